@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -130,6 +131,14 @@ class Turn:
             to_stored[2 - axis, 2 - turned] = -1 if is_reversed else 1
             to_stored[2 - axis, 3] = shape[turned] - 1 if is_reversed else 0
         return Geometry(stored.ijk_to_ras @ to_stored, (shape[0], shape[1], shape[2]))
+
+    def spans_back(self, turned: Sequence[tuple[float, float]], shape_kji: Shape) -> tuple[tuple[float, float], ...]:
+        """Stretches of the turned array's axes, from edge to edge, along those of the stored one of this shape."""
+        spans = {}
+        for axis, is_reversed, (start, stop) in zip(self.axes, self.is_reversed, turned, strict=True):
+            length = shape_kji[axis]
+            spans[axis] = (length - stop, length - start) if is_reversed else (start, stop)
+        return spans[0], spans[1], spans[2]
 
     def _reversed(self, array: NDArray[Any]) -> NDArray[Any]:
         k, j, i = (slice(None, None, -1 if is_reversed else 1) for is_reversed in self.is_reversed)

@@ -63,6 +63,12 @@ def _colipri(folder: Path) -> Mapping[str, Path]:
     return small_volume_text.write_colipri(folder)
 
 
+def _merlin(folder: Path) -> Mapping[str, Path]:
+    from Testing.models import small_volume_text
+
+    return small_volume_text.write_merlin(folder)
+
+
 def _nninteractive(folder: Path) -> Mapping[str, Path]:
     from Testing.models import small_nninteractive
 
@@ -93,6 +99,7 @@ WRITERS: Mapping[str, Callable[[Path], Mapping[str, Path]]] = {
     "siglip": partial(_image_text, family="siglip"),
     "biomedclip": partial(_image_text, family="biomedclip"),
     "colipri": _colipri,
+    "merlin": _merlin,
     "nninteractive": _nninteractive,
     "vista3d": _vista3d,
     "voxtell": _voxtell,
@@ -125,6 +132,11 @@ def load_small(card: ModelCard, files: Mapping[str, Path], device: str) -> Any:
         from Testing.models import small_volume_text
 
         return colipri.load(card, files, device, small_volume_text.COLIPRI_SIZE)
+    if card.family == "merlin":
+        from FoundationSegLib.models.classification import merlin
+        from Testing.models import small_volume_text
+
+        return merlin.load(card, files, device, small_volume_text.MERLIN_SIZE)
     if card.family == "voxtell":
         from Testing.models import small_voxtell
 

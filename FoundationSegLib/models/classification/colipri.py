@@ -18,13 +18,13 @@ from torch.nn import functional
 from transformers import BertConfig, BertModel, BertTokenizer
 
 from ...catalog.model_cards import ModelCard
-from ...errors import CheckpointError, InputError
+from ...errors import InputError
 from ...imaging.volume import Volume, towards_ras
 from ...progress import Progress
 from ...requests.scoring import Head
 from .. import weights
 from ..protocols import Check, TextVectors, VolumeVectors, unstoppable
-from .two_towers import TextReader, build_network, read_weights, unit
+from .two_towers import PreparedVolume, TextReader, build_network, count_layers, make_tokenizer, read_weights, unit
 
 SIZE = 192  # voxels, the side of the cube that the network sees
 SPACING_MM = 2.0
@@ -36,24 +36,10 @@ _TOKENS = 256  # computed at once; cancel waits for them
 _PIXEL_TYPES = {"u2": np.int32, "u4": np.int64, "f2": np.float32}  # those that torchio or SimpleITK do not take
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Cube:
-    """An image as the network sees it.
-
-    Attributes:
-        voxels: (1, 1, X, Y, Z) float32 from -1 to 1; x, y, z run to the right, the front and the head.
-        spans_kji: for each axis of the stored array the voxels that the cube covers, from edge to edge; they may reach
-            out of the image.
-    """
-
-    voxels: Tensor
-    spans_kji: tuple[tuple[float, float], ...]
-
-
-def prepare(volume: Volume, size: int = SIZE) -> Cube:
+def prepare(volume: Volume, size: int = SIZE) -> PreparedVolume:
     """Turn an image of Hounsfield units to the right, the front and the head, bring it to 2 mm, and cut or fill it.
 
-    Whole numbers stay whole where they are resampled, as torchio has it.
+    Values go from -1 to 1. Whole numbers stay whole where they are resampled, as torchio has it.
 
     Raises:
         InputError: it is thinner than a voxel of the network.
@@ -74,11 +60,11 @@ def prepare(volume: Volume, size: int = SIZE) -> Cube:
         step = SPACING_MM / spacing_mm[stored]
         length = volume.array_kji.shape[stored]
         first = length / 2 + (cut - fill - count / 2) * step
-        edges = first, first + size * step
-        spans.append((stored, (length - edges[1], length - edges[0]) if turn.is_reversed[axis] else edges))
+        spans.append((first, first + size * step))
     padded = np.pad(scaled, [fill for _, fill in lines], constant_values=scaled.min())
     cube = padded[tuple(cut for cut, _ in lines)].transpose(2, 1, 0)
-    return Cube(torch.from_numpy(np.ascontiguousarray(cube))[None, None], tuple(span for _, span in sorted(spans)))
+    voxels = torch.from_numpy(np.ascontiguousarray(cube))[None, None]
+    return PreparedVolume(voxels, turn.spans_back(spans, volume.geometry.shape_kji))
 
 
 def _resampled(array_kji: NDArray[np.generic], ijk_to_ras: NDArray[np.float64]) -> NDArray[np.generic]:
@@ -244,22 +230,18 @@ class ColipriNetwork(nn.Module):
         words, text_width = state[f"{text}.embeddings.word_embeddings.weight"].shape
         if width % (6 * _HEADS) or projected % _HEADS or text_width % _HEADS:
             raise ValueError("the widths do not fit the heads")
-        self.image_encoder = _ImageEncoder(_layers(state, image), width, hidden, projected)
+        self.image_encoder = _ImageEncoder(count_layers(state, image), width, hidden, projected)
         self.text_encoder = _TextEncoder(
             BertConfig(
                 vocab_size=words,
                 hidden_size=text_width,
-                num_hidden_layers=_layers(state, f"{text}.encoder.layer"),
+                num_hidden_layers=count_layers(state, f"{text}.encoder.layer"),
                 num_attention_heads=_HEADS,
                 intermediate_size=state[f"{text}.encoder.layer.0.intermediate.dense.bias"].shape[0],
                 max_position_embeddings=state[f"{text}.embeddings.position_embeddings.weight"].shape[0],
             )
         )
         self.softmax_temperature = nn.Parameter(torch.ones(()))
-
-
-def _layers(state: Mapping[str, Tensor], prefix: str) -> int:
-    return 1 + max(int(name[len(prefix) + 1 :].split(".")[0]) for name in state if name.startswith(f"{prefix}."))
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,10 +310,7 @@ def load(card: ModelCard, files: Mapping[str, Path], device: str, size: int = SI
     state = read_weights(card, files)
     network = build_network(lambda: ColipriNetwork(state), state, card, device, "model.safetensors")
     vocabulary = weights.required_file("vocab.txt", files, card)
-    try:
-        tokenizer = BertTokenizer(str(vocabulary), do_lower_case=True)
-    except Exception as error:  # the parser, in Rust, raises errors of any type
-        raise CheckpointError(f"{card.title}: {vocabulary.name} cannot be read; download it again") from error
+    tokenizer = make_tokenizer(lambda: BertTokenizer(str(vocabulary), do_lower_case=True), vocabulary, card)
     width = network.image_encoder.backbone.eva.norm.weight.shape[0] // _HEADS
     turns = _position_turns(size // _PATCH, width).to(device)
     temperature = float(network.softmax_temperature)

@@ -72,6 +72,20 @@ class PicturePreparation:
         return resize(channels_first(image), list(square), interpolation=mode, antialias=True)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class PreparedVolume:
+    """An image as a network of whole volumes sees it.
+
+    Attributes:
+        voxels: (1, 1, X, Y, Z) float32; x, y, z run to the right, the front and the head.
+        spans_kji: for each axis of the stored array the voxels that these cover, from edge to edge; they may reach out
+            of the image.
+    """
+
+    voxels: Tensor
+    spans_kji: tuple[tuple[float, float], ...]
+
+
 @dataclass(frozen=True, slots=True)
 class TextReader:
     """Turns texts into tokens.
@@ -213,12 +227,34 @@ def build_network(
         raise weights.unusable(name, card) from error
     weights.load_strictly(network, {key: value.float() for key, value in state.items()}, card, assign=True)
     for module in network.modules():
-        for key, buffer in module.named_buffers(recurse=False):
+        missing = [(key, buffer) for key, buffer in module.named_buffers(recurse=False) if buffer.is_meta]
+        for key, buffer in missing:
             if key not in _COUNTING_BUFFERS:
                 raise CheckpointError(f"{card.title}: this version of the packages builds another network: {key}")
             count = torch.arange(buffer.shape[-1]) if key == "position_ids" else torch.zeros(1, dtype=torch.long)
             setattr(module, key, count.expand(buffer.shape).clone())
     return network.to(device).eval().requires_grad_(False)
+
+
+def count_layers(state: Mapping[str, Tensor], prefix: str) -> int:
+    """Number of the layers whose weights are called by this prefix, a dot and the number of the layer.
+
+    Raises:
+        ValueError: there is none.
+    """
+    return 1 + max(int(name[len(prefix) + 1 :].split(".")[0]) for name in state if name.startswith(f"{prefix}."))
+
+
+def make_tokenizer(make: Callable[[], Any], path: Path, card: ModelCard) -> Any:
+    """Make a tokenizer of transformers from the file of its words.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    try:
+        return make()
+    except Exception as error:  # the parser, in Rust, raises errors of any type
+        raise CheckpointError(f"{card.title}: {path.name} cannot be read; download it again") from error
 
 
 def read_tokenizer(card: ModelCard, files: Mapping[str, Path]) -> Any:

@@ -41,8 +41,9 @@ FACTS = {
     "siglip2-base": ("siglip", "google/siglip2-base-patch16-224", "Apache-2.0", "yes", False, "text", (2,)),
     "medsiglip": ("siglip", "google/medsiglip-448", "HAI-DEF", "unclear", True, "text", (2,)),
     "colipri": ("colipri", "microsoft/colipri", "MIT", "unclear", False, "text", (3,)),
+    "merlin": ("merlin", "stanfordmimi/Merlin", "MIT", "yes", False, "text", (3,)),
 }
-CLASSIFIERS = {"colipri", "biomedclip", "pubmedclip", "clip-vit-base-patch32", "siglip2-base", "medsiglip"}
+CLASSIFIERS = {"colipri", "merlin", "biomedclip", "pubmedclip", "clip-vit-base-patch32", "siglip2-base", "medsiglip"}
 # What every size must come near: parameters times four bytes, or the size that the Hub's page shows, in MB.
 MEGABYTES = {
     "lite-medsam": 39.4,
@@ -66,6 +67,7 @@ MEGABYTES = {
     "siglip2-base": 375 * 4,
     "medsiglip": 878 * 4,
     "colipri": (144.1 + 111.3) * 4,
+    "merlin": (122.0 + 149.1) * 4,
 }
 # The beginnings of the hashes of the weights, as others published them.
 HASHES = {
@@ -152,7 +154,7 @@ def test_nobody_needs_more_than_the_card_says(card):
 
 
 def test_models_that_see_8_bits_or_raw_values():
-    raw = {"nninteractive", "vista3d", "voxtell", "colipri"}
+    raw = {"nninteractive", "vista3d", "voxtell", "colipri", "merlin"}
     assert {card.id for card in CATALOGUE.values() if card.intensity == "raw"} == raw
     assert {card.id for card in CATALOGUE.values() if not card.input_8bit} == raw
     assert {card.id for card in CATALOGUE.values() if card.channels == (1,)} == raw
@@ -163,7 +165,7 @@ def test_biomedclip_takes_its_text_configuration_from_a_second_repository():
     assert "microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract" in origins
     assert all(map(is_hub_repository, origins))
     others = [card.id for card in CATALOGUE.values() if len(card.source.origins) > 1]
-    assert sorted(others) == ["biomedclip", "colipri"]
+    assert sorted(others) == ["biomedclip", "colipri", "merlin"]
 
 
 def test_voxtell_comes_with_its_bank_of_embeddings_and_without_the_text_model():

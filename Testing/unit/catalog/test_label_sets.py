@@ -111,6 +111,7 @@ def test_what_comes_along():
         "body-part",
         "chest-xray-findings",
         "chest-ct-findings",
+        "abdominal-ct-findings",
         "ct-abdomen-organs",
         "ultrasound-views",
         "endoscopy-views",
@@ -176,7 +177,7 @@ def test_users_sets_join_those_that_come_along_and_may_replace_them(tmp_path, mo
     assert set(sets) == {*SHIPPED, "mine"}
     assert sets["modality"].names == ("Cyst",)
     assert find_label_set(sets, "mine").labels[0].code.value == "367643001"
-    with pytest.raises(InputError, match="no label set is called 'none'; there are: body-part"):
+    with pytest.raises(InputError, match="no label set is called 'none'; there are: abdominal-ct-findings, body-part"):
         find_label_set(sets, "none")
 
 

@@ -17,7 +17,7 @@ from FoundationSegLib.models.protocols import TextVectors, VolumeVectors
 from FoundationSegLib.progress import Progress
 from FoundationSegLib.requests.classification import ClassifyRequest, EmbedRequest, EvidenceWish, Subject
 from FoundationSegLib.requests.classification_answer import Classification
-from FoundationSegLib.requests.domain import body_regions, check_domain
+from FoundationSegLib.requests.domain import body_regions, check_domain, require_domain
 from FoundationSegLib.requests.scoring import Head
 from Testing.models.small_models import CATALOGUE, stock
 from Testing.models.stored_volumes import HEADERS, under
@@ -74,19 +74,28 @@ def test_an_image_is_held_against_what_a_model_was_trained_on(volume, verdict, r
     assert check_domain(CATALOGUE["biomedclip"], volume) is None
 
 
+def test_a_chest_is_not_of_the_domain_of_a_model_of_the_abdomen():
+    merlin = CATALOGUE["merlin"]
+    with pytest.raises(DomainError, match=r"not of the domain of Merlin.*show the chest.*--any-domain"):
+        require_domain(merlin, phantom("chest"), is_overridden=False)
+    assert require_domain(merlin, phantom("abdomen"), is_overridden=False).verdict == "inside"
+
+
 @pytest.mark.parametrize(
-    ("name", "verdict"),
+    ("name", "of_chest", "of_abdomen"),
     [
-        ("TotalSegmentator/example_ct.nii.gz", "outside"),
-        ("MedSAM2/deeplesion_000015_HU.nii.gz", "outside"),
-        ("pyradiomics/lung1_crop_image.nrrd", "inside"),
-        ("pyradiomics/brain1_image.nrrd", "outside"),
-        ("MONAI/us_neck.png", "outside"),
-        ("dcmqi/ct-3slice", "outside"),
+        ("TotalSegmentator/example_ct.nii.gz", "outside", "inside"),
+        ("MedSAM2/deeplesion_000015_HU.nii.gz", "outside", "outside"),
+        ("pyradiomics/lung1_crop_image.nrrd", "inside", "outside"),
+        ("pyradiomics/brain1_image.nrrd", "outside", "outside"),
+        ("MONAI/us_neck.png", "outside", "outside"),
+        ("dcmqi/ct-3slice", "outside", "outside"),
     ],
 )
-def test_real_images_are_told_apart(shared_data, name, verdict):
-    assert check_domain(CARD, read_volume(shared_data(name))).verdict == verdict
+def test_real_images_are_told_apart(shared_data, name, of_chest, of_abdomen):
+    volume = read_volume(shared_data(name))
+    assert check_domain(CARD, volume).verdict == of_chest
+    assert check_domain(CATALOGUE["merlin"], volume).verdict == of_abdomen
 
 
 class ByBrightness:

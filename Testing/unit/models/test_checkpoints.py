@@ -21,6 +21,7 @@ from FoundationSegLib.models.segmentation import medsam2, sam
 from FoundationSegLib.models.weights import read_pickle
 from Testing.models import small_sam, small_sam2
 from Testing.models.small_models import CATALOGUE, LIGHTEST, WRITERS, load_small
+from Testing.models.small_volume_text import MERLIN_FILE
 
 FAMILIES = [family for family in LIGHTEST if family not in ("nninteractive", "voxtell")]
 WEIGHTS = {
@@ -28,6 +29,7 @@ WEIGHTS = {
     "mobile-sam": "mobile_sam.pt",
     "clip": "pytorch_model.bin",
     "biomedclip": "open_clip_pytorch_model.bin",
+    "merlin": MERLIN_FILE,
 }
 SHARED = "prompt_encoder.shared_embedding.positional_embedding"
 OTHER_NAME = "shared_image_embedding.positional_embedding"
