@@ -130,13 +130,15 @@ def toy_engine(folder: Path, cases: list[tuple[Volume, np.ndarray]], own_cards: 
     return engine
 
 
-def null_request(cases: list[tuple[Volume, np.ndarray]], seed: int, training: Training) -> AdaptRequest:
+def null_request(
+    cases: list[tuple[Volume, np.ndarray]], seed: int, training: Training, patients: str = "ABCDEFGHIJKL"
+) -> AdaptRequest:
     """Adapt to the labels of other images, with their slices in another order: there is nothing to learn."""
     rng = np.random.default_rng(seed)
     shift = int(rng.integers(1, len(cases)))
     masks = [rng.permutation(cases[(n + shift) % len(cases)][1]) for n in range(len(cases))]
     segments = toy_segments(
-        [(volume, mask) for (volume, _), mask in zip(cases, masks, strict=True)], "ABCDEFGHIJKL"[: len(cases)]
+        [(volume, mask) for (volume, _), mask in zip(cases, masks, strict=True)], patients[: len(cases)]
     )
     return AdaptRequest(seed, "fake", f"null{seed}", segments, training=replace(training, seed=seed))
 

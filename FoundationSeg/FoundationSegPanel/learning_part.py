@@ -13,7 +13,7 @@ from slicer.i18n import tr as _
 
 from FoundationSegLib.catalog.model_cards import ModelCard
 from FoundationSegLib.errors import Cancelled, FoundationSegError, InputError
-from FoundationSegLib.imaging.masks import SegmentChange
+from FoundationSegLib.imaging.masks import PackedMask, SegmentChange
 from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.mrml.segment_tags import group, set_group
 from FoundationSegLib.mrml.volumes import volume_from_node
@@ -34,7 +34,14 @@ from .widgets import time_left_text as left_text
 
 if TYPE_CHECKING:
     from FoundationSegLib.mrml.files import CorrectedImage
-    from FoundationSegLib.requests.adaptation import Adaptation, CurvePoint, HeldOutExample, KindScores, Proposal
+    from FoundationSegLib.requests.adaptation import (
+        Adaptation,
+        CurvePoint,
+        HeldOutExample,
+        KindScores,
+        LabelScores,
+        Proposal,
+    )
 
 _SECONDS = {"lite-medsam": (0.5, 0.5, 0.8)}  # for a slice, a step and a test object, on two CPU cores
 _TESTED, _EXAMPLE_PX, _CURVE_PX = 90, 200, (360, 110)
@@ -82,9 +89,8 @@ class LearningPart(Part):
         self._kind = self._example_id = ""
         self._sorted = (4, True)
         self._dialog: TeachDialog | None = None
-        self._is_wanted = (
-            False  # it was not better than a copied mask and thresholds: the evidence page has the figures
-        )
+        # Not better than a copied mask and thresholds: the evidence page has the figures.
+        self._is_wanted = False
         headings = [_("Image"), _("Slice"), _("ml"), _("mm"), _("Likeness"), _("Confidence")]
         set_up_table(ui.proposalsTable, headings)
         self._connect(ui.proposalsTable, self._show_selected, "itemSelectionChanged()")
@@ -126,12 +132,8 @@ class LearningPart(Part):
 
     def _show_actions(self) -> None:
         ui, has_rows = self._ui, bool(self._rows)
-        for widget in (
-            ui.proposalsTable,
-            ui.acceptProposalButton,
-            ui.acceptAllProposalsButton,
-            ui.rejectProposalButton,
-        ):
+        buttons = ui.acceptProposalButton, ui.acceptAllProposalsButton, ui.rejectProposalButton
+        for widget in (ui.proposalsTable, *buttons):
             widget.setVisible(has_rows)
 
     def _find(self) -> None:
@@ -217,10 +219,8 @@ class LearningPart(Part):
             raise InputError(_("Another model or intensity was chosen since: find them again, to see its masks first."))
         self._state.prepare()
         controller.on_update("choices")
-        session, example = (
-            controller.open(),
-            controller.segmentation_node.GetSegmentation().GetSegment(self._example_id),
-        )
+        session, segmentation = controller.open(), controller.segmentation_node.GetSegmentation()
+        example = segmentation.GetSegment(self._example_id)
         name = (group(example) if example is not None else "") or self._kind
         boxes = [box_prompt(row.proposal.box, row.volume.geometry) for row in here]
         ids = add_objects(session, boxes, self._kind, controller.options.region, name)
@@ -324,11 +324,19 @@ class TeachDialog(Dialog):
         folder, self._folder = self._folder, None  # one that cannot be read is forgotten
         self._images = [*corrected_images(slicer.mrmlScene), *(corrected_files(folder) if folder is not None else ())]
         self._folder = folder
-        segments = [(image, *named) for image in self._images for named in image.masks.items()]
-        rows = [(image.volume.name, name, str(mask.box.shape_kji[0])) for image, name, mask in segments]
-        fill_table(self.ui.casesTable, rows)
+        rows = [(image.volume.name, name, str(mask.box.shape_kji[0])) for image, name, mask in self._segments()]
+        table = self.ui.casesTable
+        ticked = table.rowCount
+        fill_table(table, rows)
+        for row in range(ticked, len(rows)):
+            table.item(row, 0).setFlags(qt.Qt.ItemIsSelectable | qt.Qt.ItemIsEnabled | qt.Qt.ItemIsUserCheckable)
+            table.item(row, 0).setCheckState(qt.Qt.Checked)
         self._say("" if rows else _("No segment is marked as completed. Accept one, or set its status in the table."))
         self._show_state()
+
+    def _segments(self) -> "list[tuple[CorrectedImage, str, PackedMask]]":
+        """The segments, by the rows of the table."""
+        return [(image, *named) for image in self._images for named in image.masks.items()]
 
     def _choose_folder(self) -> None:
         path = qt.QFileDialog.getExistingDirectory(self.dialog, _("Folder with case.nrrd and case.seg.nrrd"))
@@ -345,7 +353,7 @@ class TeachDialog(Dialog):
             offer_button(ui.keepButton, _("There is nothing to keep yet: train first."))
         else:
             offer_button(ui.keepButton, "" if result.passed else _("It is not better than before, beyond chance."))
-        ui.discardButton.enabled = result is not None
+        ui.discardButton.enabled = ui.resultArea.visible = result is not None  # else the table takes its room
         ui.estimateLabel.text = self._estimate()
 
     def _estimate(self) -> str:
@@ -364,7 +372,10 @@ class TeachDialog(Dialog):
 
         name = self.ui.nameEdit.text.strip()
         require_free(adapted_id(self._card, name), self._installer.catalogue)
-        segments = [part for image in self._images for part in corrected(image.volume, image.masks, image.patient)]
+        segments = []
+        for row, (image, segment, mask) in enumerate(self._segments()):
+            is_learned = self.ui.casesTable.item(row, 0).checkState() == qt.Qt.Checked
+            segments += corrected(image.volume, {segment: mask}, image.patient, elsewhere=not is_learned)
         request = AdaptRequest(1, self._card.id, name, tuple(segments), self._intensity)
         self._points, self._is_running = [], True
         self.ui.resultLabel.text = self.ui.curveLabel.text = ""
@@ -471,14 +482,17 @@ def result_html(result: "Adaptation") -> str:
 
 def _score_line(scores: "KindScores") -> str:
     kinds = {"box": _("a box"), "point": _("one click"), "correction": _("three clicks")}
-    low, high = (("?" if end is None else f"{end:+.2f}") for end in (scores.gain.low, scores.gain.high))
-    text = _("{kind}: Dice {before} to {after} (gain {low} to {high}), without a model {baseline}: {verdict}")
-    return text.format(
+    text = _("{kind}: {change}, without a model {baseline}: {verdict}").format(
         kind=kinds[scores.kind],
-        before=f"{scores.before:.2f}",
-        after=f"{scores.after:.2f}",
-        low=low,
-        high=high,
+        change=_change(scores),
         baseline=f"{scores.baseline:.2f}",
         verdict=f"<b>{_('better')}</b>" if scores.passed else _("not better beyond chance"),
     )
+    lower = [f"{html.escape(label.name)}: {_change(label)}" for label in scores.fallen]
+    return text + (_("; lower for {labels}").format(labels="; ".join(lower)) if lower else "")
+
+
+def _change(scores: "KindScores | LabelScores") -> str:
+    low, high = (("?" if end is None else f"{end:+.2f}") for end in (scores.gain.low, scores.gain.high))
+    text = _("Dice {before} to {after} (gain {low} to {high})")
+    return text.format(before=f"{scores.before:.2f}", after=f"{scores.after:.2f}", low=low, high=high)

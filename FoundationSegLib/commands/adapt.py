@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from ..api_adaptation import adapt, adaptation_document, corrected, discard, keep, require_free, settings_for
@@ -13,7 +14,7 @@ from ..hub.store import Store, default_store_folder
 from ..imaging.intensity import check_policy
 from ..imaging.volume import Volume
 from ..progress import ProgressReport
-from ..requests.adaptation import Adaptation, CorrectedSegment, KindScores, Training, curve_point
+from ..requests.adaptation import Adaptation, CorrectedSegment, KindScores, LabelScores, Training, curve_point
 from ..requests.maintenance import WorkerSettings
 from .arguments import add_model_arguments, mask_on, number_within, path_argument, read_image
 from .models import require_checkpoint
@@ -154,17 +155,20 @@ def _lines(result: Adaptation, is_kept: bool) -> list[str]:
     return [
         f"{result.model_id}: {result.cases} images, {result.patients} patients, {result.prompts} prompts; {seconds}",
         f"Dice on {held_out}, before and after",
-        *map(_row, result.kinds),
+        *(line for scores in result.kinds for line in _rows_of(scores)),
         "elsewhere" if result.elsewhere else "elsewhere: not measured; --elsewhere names other images",
-        *map(_row, result.elsewhere),
+        *(line for scores in result.elsewhere for line in _rows_of(scores)),
         f"{result.model_id} is {state}" + (f", for: {', '.join(result.passed)}" if result.passed else ""),
     ]
 
 
-def _row(scores: KindScores) -> str:
-    low, high = (("?" if end is None else f"{end:+.3f}") for end in (scores.gain.low, scores.gain.high))
+def _rows_of(scores: KindScores) -> Iterator[str]:
+    """Yield the line of a kind of prompts, and one for each label that has a lower mean than before."""
     verdict = "better" if scores.passed else "not better beyond chance"
-    return (
-        f"  {_WORDS[scores.kind]:<13}{scores.before:.3f}  {scores.after:.3f}  gain {scores.gain.mean:+.3f} "
-        f"({low} to {high}), without a model {scores.baseline:.3f}: {verdict}"
-    )
+    yield f"  {_WORDS[scores.kind]:<13}{_change(scores)}, without a model {scores.baseline:.3f}: {verdict}"
+    yield from (f"    lower for {label.name}: {_change(label)}, {label.objects} objects" for label in scores.fallen)
+
+
+def _change(scores: KindScores | LabelScores) -> str:
+    low, high = (("?" if end is None else f"{end:+.3f}") for end in (scores.gain.low, scores.gain.high))
+    return f"{scores.before:.3f}  {scores.after:.3f}  gain {scores.gain.mean:+.3f} ({low} to {high})"

@@ -292,6 +292,7 @@ class Trainer:
     average_encoder: nn.Module | None = None
     steps: int = 0
     _optimiser: torch.optim.AdamW = field(init=False)
+    _encoded: tuple[Any, nn.Module, Any] | None = None  # the last picture, by which encoder, and its embedding
 
     def __post_init__(self) -> None:
         self.average = copied(self.model.decoder).requires_grad_(False)
@@ -329,6 +330,7 @@ class Trainer:
         self._optimiser.zero_grad()
         losses.backward()
         self._optimiser.step()
+        self._encoded = None
         self.steps += 1
         share = 1 - min(_MEMORY, self.steps / (self.steps + 9))
         average = self._weights(self.average, self.average_encoder)
@@ -340,7 +342,8 @@ class Trainer:
     @torch.no_grad()
     def answer(self, sample: Sample) -> SliceAnswer:
         """Answer a sample's prompt with the weights of now."""
-        embedding = self._embedding(sample, self.encoder)
+        with torch.enable_grad():  # a loss of this picture takes the same embedding
+            embedding = self._embedding(sample, self.encoder)
         guesses, scores = self.model.guess(embedding, sample.prompt, sample.coarse, self.decoder)
         best = int(scores.argmax())
         coarse = guesses[None, best : best + 1]
@@ -348,7 +351,11 @@ class Trainer:
         return SliceAnswer(mask, float(scores[best]), coarse)
 
     def _embedding(self, sample: Sample, encoder: nn.Module | None) -> Any:
-        return sample.embedding if encoder is None else self.model.embed(sample.picture, encoder)
+        if encoder is None:
+            return sample.embedding
+        if self._encoded is None or self._encoded[0] is not sample.picture or self._encoded[1] is not encoder:
+            self._encoded = sample.picture, encoder, self.model.embed(sample.picture, encoder)
+        return self._encoded[2]
 
     def delta(self) -> State:
         """The difference to the base, rounded to 16 bits, as it is written."""

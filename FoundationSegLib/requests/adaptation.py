@@ -102,6 +102,11 @@ class Gain:
         """True where the lower end is above zero."""
         return self.low is not None and self.low > 0
 
+    @property
+    def is_loss(self) -> bool:
+        """True where the higher end is below zero."""
+        return self.high is not None and self.high < 0
+
 
 @dataclass(frozen=True, slots=True)
 class LabelScores:
@@ -140,8 +145,15 @@ class KindScores:
 
     @property
     def passed(self) -> bool:
-        """True where the model is better than its base and than no model, beyond chance."""
-        return self.gain.is_certain and self.lead.is_certain
+        """True where the model is better than its base and than no model, and no label is worse, beyond chance."""
+        has_loss = any(label.gain.is_loss for label in self.labels)
+        return self.gain.is_certain and self.lead.is_certain and not has_loss
+
+    @property
+    def fallen(self) -> tuple[LabelScores, ...]:
+        """The labels with a lower mean than before, the largest loss first."""
+        fallen = (label for label in self.labels if label.gain.mean < 0)
+        return tuple(sorted(fallen, key=lambda label: label.gain.mean))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import hashlib
 import numpy as np
 import pytest
 import slicer
+from PySide6.QtCore import Qt
 
 from FoundationSegLib.catalog.catalogue import CARD_FILE, DELTA_FILE, make_card
 from FoundationSegLib.catalog.model_cards import LearnedFrom
@@ -120,7 +121,8 @@ def teacher(passes=True, ends=True):
 def taught(request, passes):
     """The result of a training."""
     gain = adaptation.Gain(0.5, 0.3 if passes else -0.1, 0.7)
-    kind = adaptation.KindScores("point", 9, 0.01, 0.78, 0.6, gain, gain)
+    lower = adaptation.LabelScores("Spleen", 4, 0.75, 0.7, adaptation.Gain(-0.05, -0.1, 0.02))
+    kind = adaptation.KindScores("point", 9, 0.01, 0.78, 0.6, gain, gain, (lower,))
     mask = np.zeros((20, 24), np.bool_)
     mask[5:12, 6:15] = True
     example = adaptation.HeldOutExample("Liver", 3, np.full((20, 24), 90, np.uint8), mask, mask & False, mask)
@@ -182,10 +184,14 @@ def test_it_learns_from_completed_segments_of_the_scene_and_of_a_folder(rig, tea
     rig.desk.answer_dialogs(choose_file(tmp_path / "cases"))
     rig.desk.click(dialog.ui.folderButton)
     assert cases(dialog) == [("Here", "Liver", "3"), ("there.nrrd", "Liver", "3")]
+    unwrap(dialog.ui.casesTable).item(1, 0).setCheckState(Qt.CheckState.Unchecked)
     rig.desk.click(dialog.ui.startButton)
     rig.wait(lambda: "beyond chance" in dialog.ui.messageLabel.text)
     segments = client.requests[0].segments
-    assert [(part.name, part.mask.voxels) for part in segments] == [("Liver", 24)] * 2
+    assert [(part.name, part.mask.voxels, part.elsewhere) for part in segments] == [
+        ("Liver", 24, False),
+        ("Liver", 24, True),
+    ]
     assert len(client.volumes) == len({part.patient for part in segments}) == 2
     assert rig.desk.scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 1
 
@@ -199,6 +205,7 @@ def test_a_result_is_shown_before_and_after_and_discarded(rig, teach):
     assert "not better" in dialog.ui.keepButton.toolTip
     text = dialog.ui.resultLabel.text
     assert text.count("<img") == 3 and "0.01 to 0.78" in text and "a note" in text
+    assert "lower for Spleen: Dice 0.75 to 0.70" in text
     assert "after 100 steps" in dialog.ui.curveLabel.text and "<img" in dialog.ui.curveLabel.text
     rig.desk.click(dialog.ui.discardButton)
     assert not dialog.ui.discardButton.enabled and dialog.ui.startButton.enabled and not rig.kept

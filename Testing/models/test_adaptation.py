@@ -78,8 +78,12 @@ def test_the_image_encoder_learns_by_matrices_of_low_rank(family, tmp_path):
     embedding, target = plain(model.encode(image)), torch.zeros(image.shape)
     target[12:50, 20:60] = 1
     trainer = Trainer(model, 1e-2, encoder_rank(model, 2), seed=3)
+    runs = []
+    trainer.encoder.register_forward_hook(lambda *_: runs.append(1))
     for _ in range(3):
-        trainer.step(trainer.loss(Sample(embedding, BOX, target, picture=image)))
+        answer = trainer.answer(Sample(embedding, BOX, target, picture=image))
+        trainer.step(trainer.loss(Sample(embedding, BOX, target, answer.logits, image)))
+    assert len(runs) == 3, "a slice is encoded once in a step, also for a correction"
     delta = trainer.delta()
     learned = [name for name in delta if name.startswith("image_encoder.")]
     assert learned and all(delta[name].any() for name in learned)

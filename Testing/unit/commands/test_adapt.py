@@ -53,6 +53,8 @@ def test_what_is_not_better_is_reported_and_not_kept(desk, tmp_path, capsys):
     )
     assert {score["kind"] for score in document["kinds"]} == {"box", "point", "correction"}
     assert len(document["elsewhere"]) == 3 and document["settings"]["steps"] == 1
+    lower = [label for score in document["kinds"] for label in score["labels"] if label["gain"]["mean"] < 0]
+    assert captured.out.count("lower for blob") >= len(lower)
     assert not list((tmp_path / "cards").iterdir())
     assert not list((tmp_path / "store" / "adaptations").glob("fake+blobs/*"))
 

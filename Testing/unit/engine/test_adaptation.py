@@ -18,7 +18,7 @@ from FoundationSegLib.hub.plan import plan_removal, remove
 from FoundationSegLib.models.adaptation import DeltaOrigin, Sample, Trainer, plain, read_delta, write_delta
 from FoundationSegLib.progress import Progress
 from FoundationSegLib.prompts.kinds import PointPrompt, SegmentPrompts
-from FoundationSegLib.requests.adaptation import AdaptRequest, Training, curve_point
+from FoundationSegLib.requests.adaptation import AdaptRequest, Gain, KindScores, LabelScores, Training, curve_point
 from FoundationSegLib.requests.segmentation import PredictRequest
 from FoundationSegLib.worker.client import InlineClient
 from Testing.toy_adaptation import ToyModel, null_request, toy_case, toy_engine, toy_segments
@@ -189,6 +189,16 @@ def test_labels_of_other_images_are_no_improvement(desk, cases, full, bar):
     offered = sum(bool(engine.adapt(request, Progress()).passed) for request in requests)
     bar(f"labels of other images offered, of {seeds} seeds", offered, f"<= {most}")
     assert offered <= most
+
+
+@pytest.mark.parametrize(
+    ("label", "passes"),
+    [(Gain(0.2, 0.1, 0.3), True), (Gain(-0.1, -0.2, 0.1), True), (Gain(-0.1, -0.2, -0.05), False)],
+)
+def test_a_kind_that_loses_a_label_beyond_chance_does_not_pass(label, passes):
+    better = Gain(0.2, 0.1, 0.3)
+    scores = KindScores("box", 9, 0.6, 0.8, 0.5, better, better, (LabelScores("liver", 9, 0.6, 0.5, label),))
+    assert scores.passed is passes and bool(scores.fallen) is (label.mean < 0)
 
 
 def test_a_discarded_result_leaves_nothing(desk):
