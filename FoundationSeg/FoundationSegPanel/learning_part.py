@@ -395,7 +395,8 @@ class TeachDialog(Dialog):
             return
         show_fraction(self.ui.progressBar, report)
         self._time_left.note(report)
-        stages = {"encode": _("Reading the slices"), "train": _("Training"), "score": _("Testing")}
+        stages = {"load": _("Loading the model"), "encode": _("Reading the slices"), "train": _("Training")}
+        stages["score"] = _("Testing")
         text = _("{stage}: {done} of {total}")
         text = text.format(stage=stages.get(report.stage, report.stage), done=report.done, total=report.total)
         self._say(f"{text} · {left_text(self._time_left.seconds())}")

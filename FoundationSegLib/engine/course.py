@@ -87,6 +87,8 @@ class Course:
         trainer = Trainer(self.model, self.settings.rate, rank, self.settings.seed)
         watched = self._watched()
         self._restore(trainer)
+        for point in self.curve:
+            progress.report(curve_report(point, self.settings.steps))
         if not self.curve:
             self._look(trainer, watched, progress)
         while trainer.steps < self.settings.steps and not self._is_over:

@@ -20,6 +20,7 @@ from ..requests.adaptation import Gain
 
 GAP = 3  # slices between blocks, and between a block and what is learned from
 _FEWEST_PATIENTS = 3  # from so many on, whole patients are held out, and intervals are over them
+_SUFFICIENT_PATIENTS = 5  # of which two are held out, however few slices they have
 _PERIOD = 10  # slices for each held-out block of an image, gaps and training slices included
 _MOST_BLOCKS = 8  # of an image
 _RESAMPLES = 2000
@@ -96,7 +97,7 @@ def split_slices(slices: Sequence[LabelledSlice], seed: int, *, interleaved: boo
     if not split.training or split.unit_count < 2:
         raise InputError(
             f"{len(slices)} slices with segments of {len(patients)} patients are too few to learn from and to test on: "
-            f"take segments over {2 * _PERIOD} slices of an image, or of {_FEWEST_PATIENTS} patients"
+            f"take segments over {2 * _PERIOD} slices of an image, or of {_SUFFICIENT_PATIENTS} patients"
         )
     return split
 

@@ -1,13 +1,17 @@
 """SAM's family with small random weights: what is trained is what answers, and a zero difference changes nothing."""
 
+import importlib.util
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from FoundationSegLib.engine.engine import load_model
+from FoundationSegLib.catalog.catalogue import DELTA_FILE
+from FoundationSegLib.engine.engine import Engine, load_model
 from FoundationSegLib.errors import CheckpointError
+from FoundationSegLib.hub.exchange import adaptation_folder
 from FoundationSegLib.models.adaptation import (
     DeltaOrigin,
     Sample,
@@ -21,7 +25,10 @@ from FoundationSegLib.models.adaptation import (
 )
 from FoundationSegLib.models.protocols import SlicePoint, SlicePrompt
 from FoundationSegLib.models.segmentation.lite_medsam import LiteMedSam, TinyVitEncoder, build_decoder, fold_batch_norms
-from Testing.models.small_models import CATALOGUE, WRITERS
+from FoundationSegLib.progress import Progress
+from FoundationSegLib.requests.adaptation import AdaptRequest, Training
+from Testing.models.small_models import CATALOGUE, LIGHTEST, WRITERS, load_small, stock
+from Testing.toy_adaptation import toy_case, toy_segments
 
 BOX, CLICK = SlicePrompt((20.0, 12.0, 60.0, 50.0)), SlicePrompt(points=(SlicePoint(40.0, 30.0),))
 
@@ -102,6 +109,25 @@ def test_the_image_encoder_learns_by_matrices_of_low_rank(family, tmp_path):
         write_delta(tmp_path / "delta.safetensors", {**delta, learned[0]: spoilt}, origin)
         with pytest.raises(CheckpointError, match="no weights"):
             read_delta(tmp_path / "delta.safetensors", card, origin, model)
+
+
+@pytest.mark.parametrize("family", ["sam", "sam2"])
+def test_an_adaptation_runs_from_segments_to_scores_and_a_file(family, tmp_path):
+    """Of SAM with its encoder where peft is installed, of SAM 2.1 on slices with its decoder alone."""
+    card, store = stock(LIGHTEST[family], tmp_path)
+    engine = Engine({card.id: card}, store, "cpu", load_model=load_small)
+    cases = [toy_case(seed, slices=3) for seed in range(5)]
+    for volume, _ in cases:
+        engine.add_volume(volume)
+    training = Training(steps=2, least_pixels=5, encoder_rank=2)
+    request = AdaptRequest(1, card.id, "small", toy_segments(cases, "ABCDE"), training=training)
+    first, again = (engine.adapt(request, Progress()) for _ in range(2))
+    assert (first.split, first.patients, first.cases) == ("blocks", 3, 3)
+    assert first.sha256 == again.sha256, "the same seed gives the same bytes"
+    delta = adaptation_folder(store.folder, first.model_id) / DELTA_FILE
+    has_encoder = family == "sam" and importlib.util.find_spec("peft") is not None
+    assert any(name.startswith("image_encoder.") for name in load_file(delta)) is has_encoder
+    assert any("LoRA" in note for note in first.notes) is has_encoder
 
 
 def test_without_a_graphics_card_the_image_encoder_stays_as_it_is(tmp_path):

@@ -21,6 +21,7 @@ from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.progress import CancelToken, Progress
 from FoundationSegLib.prompts import kinds
 from FoundationSegLib.requests import classification
+from FoundationSegLib.requests.adaptation import SimilarRequest
 from FoundationSegLib.requests.segmentation import Prediction, PredictRequest, Propagation
 from Testing.models.cases import SLICES, box_of, dice
 from Testing.models.small_models import CATALOGUE, LIGHTEST, WRITERS, load_small, stock
@@ -223,6 +224,20 @@ def test_its_encoder_gives_vectors_for_heads(subject, engine):
         vectors.append(engine.embed(request, Progress()).vectors)
     assert np.isfinite(vectors[0]).all() and np.allclose(np.linalg.norm(vectors[0], axis=1), 1, atol=1e-5)
     assert np.array_equal(vectors[0], vectors[2]) and not np.allclose(vectors[0], vectors[1], atol=1e-6)
+
+
+@pytest.mark.usefixtures("needs_small")
+def test_more_objects_like_one_are_sought_in_its_image_and_in_another(engine):
+    volume, other = volume_of(picture()), volume_of(picture(seed=1))
+    for image in (volume, other):
+        engine.add_volume(image)
+    (model_id,) = engine.catalogue
+    example, targets = pack_mask(volume.array_kji > 480), (volume.key, other.key)
+    answer = engine.similar(SimilarRequest(1, model_id, volume.key, example, targets), Progress())
+    assert answer.checkpoint.model_id == model_id
+    for proposal in answer.proposals:
+        assert proposal.volume_key in targets and proposal.mask.voxels
+        assert volume.geometry.box.contains(proposal.mask.box)
 
 
 def test_odd_images_are_answered_in_their_own_shape(subject, engine, full):

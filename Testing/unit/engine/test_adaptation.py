@@ -100,8 +100,16 @@ def test_the_same_seed_gives_the_same_bytes_also_after_a_stop(desk):
     with pytest.raises(Cancelled):
         run(name="other", on_progress=stop_late)
     steps.clear()
-    run(name="other", on_progress=lambda report: steps.append(report.done if report.stage == "train" else None))
-    assert min(step for step in steps if step is not None) == SAVED_EVERY
+    points = []
+
+    def noted(report):
+        points.append(curve_point(report))
+        if report.stage == "train" and points[-1] is None:
+            steps.append(report.done)
+
+    run(name="other", on_progress=noted)
+    assert min(steps) == SAVED_EVERY
+    assert [point.step for point in points if point] == [0, 50, 80], "the curve is there again from its beginning"
     # The name is no part of the training.
     assert delta_bytes(engine, "other") == first
     desk[1](replace(QUICK, steps=80, seed=1), name="third")
