@@ -27,7 +27,6 @@ from .catalog.model_cards import ModelCard, find_card
 from .codec import to_document
 from .errors import FoundationSegError, InputError
 from .hub.fetch import has_login, is_accepted, must_accept, require_fetchable
-from .hub.plan import plan_removal, remove
 from .hub.store import Store, default_store_folder, describe, free_bytes
 from .hub.store import model_document as model_document
 from .imaging.volume import Volume
@@ -439,14 +438,18 @@ class Installation:
             UnknownModelError: no card has that id.
             CheckpointError: another program is downloading it right now, or a folder cannot be removed.
         """
+        from .hub import plan as hub_plan  # with all that downloads need, which a panel does not wait for
+
         card, store = _card(model_id), self.store
-        plan = plan_removal(store, card)
+        plan = hub_plan.plan_removal(store, card)
         if plan.folders:
-            remove(store, card, plan)
+            hub_plan.remove(store, card, plan)
         return plan.bytes_freed
 
     def removable(self, cards: Iterable[ModelCard]) -> list[tuple[ModelCard, int]]:
         """List the models of which anything is stored, with what each takes, in bytes."""
+        from .hub.plan import plan_removal
+
         plans = [(card, plan_removal(self.store, card)) for card in cards]
         return [(card, plan.bytes_freed + plan.bytes_shared) for card, plan in plans if plan.folders]
 
