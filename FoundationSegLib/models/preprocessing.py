@@ -49,6 +49,13 @@ class Normalisation:
 IMAGENET = Normalisation()
 
 
+def to_device(pixels: Tensor, device: str, memory_format: torch.memory_format = torch.preserve_format) -> Tensor:
+    """Copy pixels to the device. A graphics card fetches them from pinned memory while the processor goes on."""
+    is_cuda = device == "cuda"
+    source = pixels.pin_memory() if is_cuda else pixels
+    return source.to(device, memory_format=memory_format, non_blocking=is_cuda)
+
+
 def read_normalisation(files: Mapping[str, Path], card: ModelCard, shape: Mapping[str, object]) -> Normalisation:
     """Read a preprocessor_config.json; ImageNet's values where it names none, or where there is no file.
 

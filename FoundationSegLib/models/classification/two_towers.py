@@ -21,7 +21,7 @@ from ...errors import CheckpointError
 from ...installation.packages import missing_packages, requirement_name
 from ...requests.scoring import Head
 from .. import weights
-from ..preprocessing import Normalisation, channels_first, parse_normalisation
+from ..preprocessing import Normalisation, channels_first, parse_normalisation, to_device
 from ..protocols import Check, TextVectors, unstoppable
 
 # Largest batch of a text tower, in tokens: some 300 MB of activations in a network of usual width, and a hundred texts
@@ -62,7 +62,7 @@ class PicturePreparation:
 
     def __call__(self, images: Sequence[NDArray[np.uint8]], device: str) -> Tensor:
         """(pictures, 3, size, size) float32 on the device."""
-        return torch.cat([self.normalisation(self._resized(image)) for image in images]).to(device)
+        return to_device(torch.cat([self.normalisation(self._resized(image)) for image in images]), device)
 
     def _resized(self, image: NDArray[np.uint8]) -> Tensor:
         square = (self.size, self.size)

@@ -20,7 +20,7 @@ from transformers.models.sam.configuration_sam import SamMaskDecoderConfig, SamP
 
 from ...catalog.model_cards import ModelCard
 from ..cpu_kernels.tiny_vit import StripEncoder, fast_path_available
-from ..preprocessing import longest_side_shape, resize_longest_side
+from ..preprocessing import longest_side_shape, resize_longest_side, to_device
 from ..protocols import BoxXyxy, Check, SliceAnswer, SlicePrompt, unstoppable
 from ..weights import DECODER_RULES, load_strictly, only_file, read_pickle, renamed, share_table, weight_bytes
 from .sam import (
@@ -140,7 +140,7 @@ class LiteMedSam:
         pixels = torch.from_numpy(prepare(image))
         if self._strips:
             return self._strips.colour(pixels[0].permute(1, 2, 0).contiguous(), check)
-        return self.encoder(pixels.to(self.device, memory_format=torch.channels_last))
+        return self.encoder(to_device(pixels, self.device, torch.channels_last))
 
     @torch.inference_mode()
     def decode(self, embedding: SamEmbedding, prompt: SlicePrompt, previous: SliceAnswer | None = None) -> SliceAnswer:

@@ -14,7 +14,7 @@ from transformers import SamModel
 
 from ...catalog.model_cards import ModelCard
 from ..cpu_kernels.tiny_vit import StripEncoder, fast_path_available
-from ..preprocessing import IMAGENET
+from ..preprocessing import IMAGENET, to_device
 from ..protocols import Check
 from ..weights import checked, load_strictly, only_file, read_pickle, weight_bytes
 from .lite_medsam import TinyVitEncoder, build_decoder, fold_batch_norms, split_checkpoint, unfuse_attention
@@ -54,7 +54,7 @@ class MobileSamNetwork(SamNetwork):
         if self._strips:
             return self.decode.laid_out(self._strips.colour(pixels[0].permute(1, 2, 0).contiguous(), check))
         with checked((block for stage in self._encoder.stages for block in stage.blocks), check):
-            return self.decode.laid_out(self._encoder(pixels.to(self.device, memory_format=torch.channels_last)))
+            return self.decode.laid_out(self._encoder(to_device(pixels, self.device, torch.channels_last)))
 
 
 def load(card: ModelCard, files: Mapping[str, Path], device: str, size: int = SIZE) -> Sam:

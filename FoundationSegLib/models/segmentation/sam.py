@@ -26,7 +26,7 @@ from ...errors import PromptError
 from .. import weights
 from ..cpu_kernels.sam import AttentionStrip, SamCpuDecoder, attend_in_strips
 from ..cpu_kernels.tiny_vit import fast_path_available
-from ..preprocessing import Normalisation, channels_first, longest_side_shape, read_normalisation
+from ..preprocessing import Normalisation, channels_first, longest_side_shape, read_normalisation, to_device
 from ..protocols import BoxXyxy, Check, SliceAnswer, SliceMask, SlicePoint, SlicePrompt, unstoppable
 
 # By how much the box for a neighbouring slice exceeds the mask, of the side of the network's image. LiteMedSAM's
@@ -249,7 +249,7 @@ class SamNetwork:
         # Before every linear layer, and before every strip of an attention.
         steps = (module for module in encoder.layers.modules() if isinstance(module, nn.Linear | AttentionStrip))
         with weights.checked(steps, check):
-            return self.decode.laid_out(encoder(pixels.to(self.device))[0])
+            return self.decode.laid_out(encoder(to_device(pixels, self.device))[0])
 
 
 def load_network(card: ModelCard, files: Mapping[str, Path], device: str) -> SamNetwork:

@@ -25,7 +25,7 @@ from transformers import Sam2VideoConfig, Sam2VideoInferenceSession, Sam2VideoMo
 from ...catalog.model_cards import ModelCard
 from ...errors import CheckpointError, InferenceError
 from .. import weights
-from ..preprocessing import Sam2Preparation, read_normalisation
+from ..preprocessing import Sam2Preparation, read_normalisation, to_device
 from ..protocols import BoxXyxy, Check, SliceAnswer, SliceMask, SlicePrompt, unstoppable
 from .sam import as_score, box_for_neighbour, scale_to
 
@@ -299,7 +299,7 @@ class Sam2:
     @torch.inference_mode()
     def encode(self, image: NDArray[np.uint8], check: Check = unstoppable) -> Sam2Embedding:
         """Encode a slice, (rows, columns) or (rows, columns, 3), uint8; can be stopped between blocks."""
-        pixels = self._prepare(image).to(self.device)
+        pixels = to_device(self._prepare(image), self.device)
         with weights.checked(self._steps, check):
             output = self.network.get_image_features(pixels)
         # transformers 4 answers with a tuple.

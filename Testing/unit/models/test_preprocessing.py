@@ -102,3 +102,23 @@ def test_a_file_is_followed_where_it_speaks_and_may_repeat_the_familys_shape(tmp
     path.write_text(json.dumps({"size": {"longest_edge": 512}}))
     with pytest.raises(CheckpointError, match=r"SAM ViT-B: preprocessor_config\.json asks for"):
         preprocessing.read_normalisation({path.name: path}, sam_card, shape)
+
+
+class Pixels:
+    """Stand in for a tensor of the host: notes what is asked of it."""
+
+    def __init__(self):
+        self.asked = []
+
+    def pin_memory(self):
+        self.asked.append("pinned")
+        return self
+
+    def to(self, device, memory_format, non_blocking):
+        self.asked += [device, non_blocking]
+
+
+@pytest.mark.parametrize(("device", "asked"), [("cuda", ["pinned", "cuda", True]), ("cpu", ["cpu", False])])
+def test_a_graphics_card_fetches_pixels_from_pinned_memory(device, asked):
+    preprocessing.to_device(pixels := Pixels(), device)
+    assert pixels.asked == asked
