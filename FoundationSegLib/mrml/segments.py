@@ -84,6 +84,14 @@ def read_segment(segment: Any, geometry: Geometry, box: Box | None = None) -> ND
     return labels == segment.GetLabelValue()
 
 
+def _file_with_image(segmentation_node: Any, volume_node: Any) -> None:
+    """Put a segmentation that nobody has filed into the study or folder of its image, as the Segment Editor does."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(segmentation_node.GetScene())
+    item, image = map(hierarchy.GetItemByDataNode, (segmentation_node, volume_node)) if hierarchy else (0, 0)
+    if item and image and hierarchy.GetItemParent(item) == hierarchy.GetSceneItemID():
+        hierarchy.SetItemParent(item, hierarchy.GetItemParent(image))
+
+
 class SegmentWriter:
     """Reads and writes the segments of one segmentation in the voxels of one volume.
 
@@ -122,6 +130,7 @@ class SegmentWriter:
             segmentation_node.SetAttribute(FRAME_ATTRIBUTE, self._frame)
         self.alignment.remember()
         labelmaps.place_empty_labelmaps(segmentation, self.geometry.ijk_to_ras)
+        _file_with_image(segmentation_node, volume_node)
 
     @property
     def is_gone(self) -> bool:

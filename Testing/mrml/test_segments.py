@@ -289,6 +289,19 @@ def test_what_is_given_wins(writer):
     assert segment.HasTag("FoundationSeg.Model")
 
 
+def test_a_segmentation_is_filed_with_its_image_unless_it_was_filed_elsewhere(scene, segmentation_node, volume_node):
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    root = hierarchy.GetSceneItemID()
+    study, own = (hierarchy.CreateFolderItem(root, name) for name in ("Study", "Own"))
+    item = hierarchy.CreateItem(root, segmentation_node)
+    hierarchy.CreateItem(study, volume_node)
+    SegmentWriter(segmentation_node, volume_node)
+    assert hierarchy.GetItemParent(item) == study
+    hierarchy.SetItemParent(item, own)
+    SegmentWriter(segmentation_node, volume_node)
+    assert hierarchy.GetItemParent(item) == own
+
+
 def another_volume(scene, geometry):
     return add_volume_node(scene, Volume(np.zeros(geometry.shape_kji, np.int16), geometry))
 
