@@ -69,18 +69,46 @@ class Volume:
         """The volume of a voxel; None in pixels, and for what has no place in the patient: an X-ray has no depth."""
         return None if self.in_pixels or self.sides is not None else self.geometry.voxel_volume_mm3 / 1000
 
-    @cached_property
+    @property
     def key(self) -> str:
         """A fingerprint of voxels, type and grid: equal keys mean the same image; 32 hexadecimal digits.
 
         Computed at first use (about 0.2 s for 157 MB) and kept.
         """
-        digest = hashlib.blake2b(digest_size=16)
+        return self._fingerprint[0]
+
+    @property
+    def checksum(self) -> str:
+        """A sum over all voxels, taken with :attr:`key`, which shows whether they arrived; 16 hexadecimal digits."""
+        return self._fingerprint[1]
+
+    @cached_property
+    def _fingerprint(self) -> tuple[str, str]:
+        digest, total = hashlib.blake2b(digest_size=16), 0
         digest.update(f"{self.array_kji.dtype.str}{self.array_kji.shape}".encode())
         digest.update(self.geometry.ijk_to_ras.tobytes())
-        for plane in self.array_kji:
-            digest.update(np.ascontiguousarray(plane).data)
-        return digest.hexdigest()
+        for number, plane in enumerate(map(np.ascontiguousarray, self.array_kji), start=1):
+            digest.update(plane.data)
+            total += number * _sum_of_bits(plane)
+        return digest.hexdigest(), f"{total % 2**64:016x}"
+
+    def take_key(self, key: str, checksum: str) -> bool:
+        """Take over the key of an image that came from another process; False where the voxels have another sum.
+
+        That takes a tenth of the time in which the key is worked out.
+        """
+        planes = enumerate(map(np.ascontiguousarray, self.array_kji), start=1)
+        is_whole = f"{sum(number * _sum_of_bits(plane) for number, plane in planes) % 2**64:016x}" == checksum
+        if is_whole:
+            self.__dict__["_fingerprint"] = key, checksum
+        return is_whole
+
+
+def _sum_of_bits(plane: NDArray[np.generic]) -> int:
+    """The sum of a contiguous array's bytes, eight at a time as one number, modulo 2^64."""
+    data = plane.reshape(-1).view(np.uint8)
+    whole = data.size // 8 * 8
+    return int(data[:whole].view(np.uint64).sum(dtype=np.uint64)) + int(data[whole:].sum(dtype=np.uint64))
 
 
 def require_image(volume: Volume) -> None:

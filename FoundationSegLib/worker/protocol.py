@@ -28,7 +28,7 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from .. import errors
-from ..codec import pack, unpack
+from ..codec import pack, room_for, unpack
 from ..errors import FoundationSegError, InferenceError, PromptError
 from ..installation.inspection import PythonReport
 from ..installation.packages import PackagePlan
@@ -92,7 +92,7 @@ class FrameReader:
 
     max_payload: int
     max_header: int = 64 * 2**20  # a lasso of a million points
-    _target: bytearray = field(default_factory=lambda: bytearray(_PREFIX.size))
+    _target: bytearray | memoryview = field(default_factory=lambda: bytearray(_PREFIX.size))
     _filled: int = 0
     _header: dict[str, Any] | None = None
     _lengths: tuple[int, int] | None = None
@@ -125,7 +125,7 @@ class FrameReader:
             self._expect(self._lengths[0])
         elif self._header is None:
             self._header = _read_header(self._target)
-            self._expect(self._lengths[1])
+            self._target, self._filled = room_for(self._lengths[1]), 0
         else:
             frame = Message(self._header, (self._target,))
             self._lengths = self._header = None
@@ -325,8 +325,8 @@ def request_message(request: Request, ticket: int) -> Message:
 
 
 def volume_message(volume: "Volume") -> Message:
-    """An image, with its fingerprint; its name and the notes about its file stay here."""
-    frame = message("volume", volume, key=volume.key)
+    """An image, with its fingerprint and checksum; its name and the notes about its file stay here."""
+    frame = message("volume", volume, key=volume.key, checksum=volume.checksum)
     frame.header["value"].update(name="", notes=[])
     return frame
 

@@ -368,7 +368,7 @@ class Worker:
         self._refused.pop(key, None)
         try:
             volume = value_of(frame, Volume)
-            if volume.key != key:
+            if not volume.take_key(key, frame.header["checksum"]):
                 raise InferenceError("the worker could not take in the image: the image changed on its way")
             self.need_engine().add_volume(volume)
         except FoundationSegError as error:

@@ -23,7 +23,8 @@ GRID = geometry_from_spacing(SHAPE)
 )
 def test_the_key_is_of_the_voxels_not_of_their_memory(array):
     first, second = Volume(RAMP, GRID), Volume(array, geometry_from_spacing(SHAPE), name="other", modality="CT")
-    assert first.key == second.key
+    assert second.take_key("its key there", first.checksum) and second.key == "its key there"
+    assert first.key == Volume(array, GRID).key
     assert len(first.key) == 32
     assert int(first.key, 16) >= 0
 
@@ -32,7 +33,9 @@ def test_the_key_is_of_the_voxels_not_of_their_memory(array):
 def test_one_voxel_changes_the_key(place, difference):
     other = RAMP.copy()
     other.flat[place] ^= np.int16(difference) if difference < 2**15 else np.int16(-(2**15))
-    assert Volume(RAMP, GRID).key != Volume(other, GRID).key
+    sent, torn = Volume(RAMP, GRID), Volume(other, GRID)
+    assert not torn.take_key(sent.key, sent.checksum)
+    assert sent.key != torn.key
 
 
 def test_everything_that_makes_another_image_makes_another_key():
@@ -80,7 +83,9 @@ def test_arrays_that_are_no_image_are_refused(array, message):
 def test_an_image_with_something_to_see_is_accepted(dtype):
     volume = Volume(RAMP.astype(dtype), GRID)
     require_image(volume)
-    assert volume.key != Volume(volume.array_kji[::-1], GRID).key
+    swapped = Volume(volume.array_kji[::-1], GRID)
+    assert not swapped.take_key(volume.key, volume.checksum)
+    assert swapped.key != volume.key
     with pytest.raises(InputError, match="every voxel is 7"):
         require_image(Volume(np.full(SHAPE, 7, dtype), GRID))
 
