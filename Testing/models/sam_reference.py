@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 from transformers import SamModel, SamProcessor
 
 from FoundationSegLib.models.protocols import SliceAnswer, SlicePoint, SlicePrompt
@@ -201,3 +202,17 @@ def moved(prompt, change):
     """A prompt whose coordinates (x, y) were changed."""
     box = prompt.box and (*change(*prompt.box[:2]), *change(*prompt.box[2:]))
     return replace(prompt, box=box, points=tuple(SlicePoint(*change(p.x, p.y), p.positive) for p in prompt.points))
+
+
+class Waits(TorchFunctionMode):
+    """Counts what makes the host wait for the device, on whatever device it runs."""
+
+    WAITING = ("cpu", "item", "tolist", "nonzero", "__float__", "__int__", "__bool__")
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_function__(self, function, types, arguments=(), named=None):
+        self.count += getattr(function, "__name__", "") in self.WAITING
+        return function(*arguments, **(named or {}))

@@ -28,6 +28,7 @@ from .sam import (
     SamEmbedding,
     as_score,
     box_around,
+    on_host,
     point_tensors,
     require_position,
     scaled_box,
@@ -152,8 +153,8 @@ class LiteMedSam:
         coarse = previous.logits if previous is not None and prompt.points else None
         logits, scores = self.guess(embedding, prompt, coarse)
         # The official script's sigmoid above 0.5 is a logit above 0.
-        mask = self.on_slice(logits[None], embedding) > 0
-        return SliceAnswer(mask.cpu().numpy(), as_score(scores[0]), logits[None].clone() if prompt.points else None)
+        mask, (score,) = on_host(self.on_slice(logits[None], embedding) > 0, scores[:1])
+        return SliceAnswer(mask, as_score(score), logits[None].clone() if prompt.points else None)
 
     def with_encoder(self, encoder: TinyVitEncoder) -> "LiteMedSam":
         """The same model with another image encoder."""

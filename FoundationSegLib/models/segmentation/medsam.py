@@ -68,8 +68,8 @@ class MedSam:
         coarse = previous.logits if previous is not None and prompt.points else None
         logits, scores = self.guess(embedding, prompt, coarse)
         # As medsam_inference: probabilities are stretched to the slice, not logits.
-        mask = self.on_slice(logits[None].sigmoid(), embedding) > 0.5
-        return SliceAnswer(mask.cpu().numpy(), sam.as_score(scores[0]), logits[None].clone() if prompt.points else None)
+        mask, (score,) = sam.on_host(self.on_slice(logits[None].sigmoid(), embedding) > 0.5, scores[:1])
+        return SliceAnswer(mask, sam.as_score(score), logits[None].clone() if prompt.points else None)
 
     @property
     def decoder(self) -> SamModel:

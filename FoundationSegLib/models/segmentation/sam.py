@@ -94,6 +94,13 @@ def as_score(predicted: Tensor | float) -> float:
     return min(1.0, max(0.0, float(predicted)))
 
 
+def on_host(mask: Tensor, numbers: Tensor) -> tuple[NDArray[np.bool_], list[float]]:
+    """Fetch a mask and float32 numbers by one transfer, so that the device is waited for once."""
+    host = torch.cat((numbers.view(torch.uint8), mask.flatten().view(torch.uint8))).cpu().numpy()
+    begin = numbers.nbytes
+    return host[begin:].view(np.bool_).reshape(mask.shape), host[:begin].view(np.float32).tolist()
+
+
 def box_around(mask: NDArray[np.generic], margin: Scale, limit: Scale) -> BoxXyxy | None:
     """Box around the nonzero pixels, wider by ``margin`` (x, y), between zero and ``limit``; None for an empty mask.
 
@@ -328,10 +335,10 @@ class Sam:
             PromptError: the prompt has no point, no box and no mask with a pixel in it.
         """
         guesses, scores = self.guess(embedding, prompt, None if previous is None else previous.logits)
-        best = int(scores.argmax())
-        # A copy: the others need not be kept with it.
-        chosen = guesses[None, best : best + 1].clone()
-        return SliceAnswer((self.on_slice(chosen, embedding) > 0).cpu().numpy(), as_score(scores[best]), chosen)
+        best = scores.argmax().reshape(1)
+        chosen = guesses.index_select(0, best)[None]  # a copy: the others need not be kept with it
+        mask, (score,) = on_host(self.on_slice(chosen, embedding) > 0, scores.index_select(0, best))
+        return SliceAnswer(mask, as_score(score), chosen)
 
     @property
     def decoder(self) -> SamModel:

@@ -27,7 +27,7 @@ from ...errors import CheckpointError, InferenceError
 from .. import weights
 from ..preprocessing import Sam2Preparation, read_normalisation, to_device
 from ..protocols import BoxXyxy, Check, SliceAnswer, SliceMask, SlicePrompt, unstoppable
-from .sam import as_score, box_for_neighbour, scale_to
+from .sam import as_score, box_for_neighbour, on_host, scale_to
 
 # A mask as logits: transformers' _use_mask_as_output, "very close to 0/1 in prob after sigmoid".
 _MASK_SCALE, _MASK_BIAS = 20.0, -10.0
@@ -243,11 +243,8 @@ class Sam2Memory:
 
 
 def _on_host(logits: Tensor, shape: tuple[int, int], numbers: Tensor) -> tuple[NDArray[np.bool_], list[float]]:
-    """Fetch a mask of ``shape``, and numbers with it, by one transfer: the device is waited for once a slice."""
-    full = interpolate(logits, size=shape, mode="bilinear", align_corners=False)[0, 0] > 0
-    host = torch.cat((numbers.view(torch.uint8), full.flatten().view(torch.uint8))).cpu().numpy()
-    begin = numbers.nbytes
-    return host[begin:].view(np.bool_).reshape(shape), host[:begin].view(np.float32).tolist()
+    """Fetch a mask of ``shape``, and numbers with it: the device is waited for once a slice."""
+    return on_host(interpolate(logits, size=shape, mode="bilinear", align_corners=False)[0, 0] > 0, numbers)
 
 
 @contextmanager
@@ -314,9 +311,9 @@ class Sam2:
         predictor, it takes the object to be on the slice; only a memory says that one is absent.
         """
         logits, scores = self.guess(embedding, prompt, None if previous is None else previous.logits)
-        best = int(scores.argmax())
-        chosen = logits[None, best : best + 1].clone()
-        mask, (score,) = _on_host(chosen, embedding.shape, scores[best : best + 1])
+        best = scores.argmax().reshape(1)
+        chosen = logits.index_select(0, best)[None]
+        mask, (score,) = _on_host(chosen, embedding.shape, scores.index_select(0, best))
         return SliceAnswer(mask, as_score(score), chosen)
 
     @property

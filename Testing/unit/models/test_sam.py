@@ -14,6 +14,7 @@ from Testing.models.sam_reference import (
     SHAPES,
     AuthorsMedSam,
     TransformersSam,
+    Waits,
     assert_parity,
     box_of,
     disc,
@@ -59,6 +60,17 @@ def test_says_what_transformers_says_at_1024_pixels(sam_card, large_folder):
 def test_says_the_same_without_the_fast_decoder(sam_card, sam_files, sam_reference, monkeypatch):
     monkeypatch.setattr(torch.ops, "mkldnn", object())
     every_kind(sam.load(sam_card, sam_files, "cpu"), sam_reference, SHAPE)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [*(("sam_model", kind) for kind in KINDS), ("mobile_model", "point"), ("medsam_model", "box")]
+)
+def test_the_device_is_waited_for_once_a_prompt(request, name, kind):
+    model = request.getfixturevalue(name)
+    embedding = model.encode(image_of(SHAPE))
+    with Waits() as waits:
+        model.decode(embedding, prompt_of(kind, SHAPE))
+    assert waits.count == 1
 
 
 def test_what_an_embedding_says_of_itself(sam_model):

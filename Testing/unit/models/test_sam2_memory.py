@@ -5,12 +5,12 @@ from copy import deepcopy
 import numpy as np
 import pytest
 import torch
-from torch.overrides import TorchFunctionMode
 
 from FoundationSegLib.errors import InferenceError
 from FoundationSegLib.models.protocols import SliceMask, SlicePoint, SlicePrompt
 from FoundationSegLib.models.segmentation.sam2 import Sam2, Sam2Preparation
 from Testing.models.reference_sam2 import Video
+from Testing.models.sam_reference import Waits
 from Testing.models.small_sam2 import small_edgetam, small_network, volume_of_slices
 
 SIZE = 128
@@ -103,20 +103,6 @@ def test_following_is_what_transformers_session_says(model, video, embeddings, p
     order = (START, *range(START + 1, SLICES), *range(START - 1, -1, -1))
     for index, coarse in zip(order, logits, strict=True):
         torch.testing.assert_close(coarse, said[index][0].coarse, rtol=0, atol=1e-4)
-
-
-class Waits(TorchFunctionMode):
-    """Counts what makes the host wait for the device, on whatever device it runs."""
-
-    WAITING = ("cpu", "item", "tolist", "nonzero", "__float__", "__int__", "__bool__")
-
-    def __init__(self):
-        super().__init__()
-        self.count = 0
-
-    def __torch_function__(self, function, types, arguments=(), named=None):
-        self.count += getattr(function, "__name__", "") in self.WAITING
-        return function(*arguments, **(named or {}))
 
 
 def test_the_device_is_waited_for_once_a_slice(model, embeddings):
