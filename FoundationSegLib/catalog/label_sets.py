@@ -300,6 +300,16 @@ def user_label_set_folder() -> Path:
     return user_folder("config", LABEL_SETS_VARIABLE, "FoundationSeg/label-sets")
 
 
+def labels_of(card: ModelCard) -> LabelSet:
+    """The labels that a model was trained to score; see :attr:`~.model_cards.ModelCard.label_set`.
+
+    Raises:
+        InputError: the card names no set, or one that is not there.
+    """
+    _require(bool(card.label_set), f"{card.id}: label_set: the card names no set of labels")
+    return read_label_set(resource_folder("LabelSets") / f"{card.label_set}.toml")
+
+
 def parse_label_set(document: Mapping[str, Any], origin: str = "label set") -> LabelSet:
     """The label set of a decoded TOML document; ``origin`` is the file's name, for messages.
 

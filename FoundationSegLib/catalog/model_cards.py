@@ -151,6 +151,8 @@ class TrainingDomain:
         sees_mm: the extent to the right, the front and the head about the image's middle that the model sees; empty for
             all of it.
         is_colour: True where images are in colour, False where they are grey; left out where both are taken.
+        is_single: True where images are single pictures, as X-rays and photographs are, and no slices of a volume.
+        is_warm: True where red outweighs green, and green blue, as in a photograph of the retina.
     """
 
     modalities: tuple[str, ...]
@@ -158,6 +160,8 @@ class TrainingDomain:
     least_mm: float = 0.0
     sees_mm: tuple[float, ...] = ()
     is_colour: bool | None = None
+    is_single: bool = False
+    is_warm: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +207,8 @@ class ModelCard:
         base: of an adapted model the id of the card whose weights it changes; its own id is ``<base>+<name>``.
         learned_from: of an adapted model, its origin.
         domain: of a model to classify with that was trained on one kind of image, that kind.
+        label_set: of a model that was trained to score certain labels and reads no words, a file of
+            ``Resources/LabelSets`` without its ending; empty for models that read.
     """
 
     id: str
@@ -242,6 +248,7 @@ class ModelCard:
     base: str = ""
     learned_from: LearnedFrom | None = None
     domain: TrainingDomain | None = None
+    label_set: str = ""
 
     @property
     def sees_volumes(self) -> bool:
@@ -345,6 +352,8 @@ def _check_abilities(card: ModelCard, origin: str) -> None:
         check(0 <= card.domain.least_mm < 2000, f"{origin}: domain.least_mm: must be 0 or above, and below 2 m")
     is_list = not card.classes or (_FAMILY.fullmatch(card.classes) and "class" in card.prompts)
     check(is_list, f"{origin}: classes: {card.classes!r} is no name, or the model understands no class names")
+    is_trained = not card.label_set or (_FAMILY.fullmatch(card.label_set) and card.task == "classify")
+    check(is_trained, f"{origin}: label_set: {card.label_set!r} is no name, or the model is not one to classify with")
     check(card.dimensions and set(card.dimensions) <= {2, 3}, f"{origin}: dimensions: must be 2, 3 or both")
     check(card.channels and set(card.channels) <= {1, 3}, f"{origin}: channels: must be 1, 3 or both")
     check(all(64 <= side <= 2048 for side in card.resolutions), f"{origin}: resolutions: must be within 64 and 2048")

@@ -26,10 +26,17 @@ from ..imaging.intensity import check_intensity_views
 from ..imaging.masks import PackedMask
 from ..imaging.volume import Volume
 from ..prompts.capabilities import require_task
-from ..requests.classification import ClassifyRequest, EvidenceMethod, EvidenceWish, SegmentView, Subject, slices_of
+from ..requests.classification import (
+    ClassifyRequest,
+    EvidenceMethod,
+    EvidenceWish,
+    SegmentView,
+    Subject,
+    require_labels,
+    slices_of,
+)
 from ..requests.classification_answer import (
     NONE_OF_THESE,
-    RESEARCH_USE,
     Classification,
     csv_text,
     failure_rows,
@@ -145,7 +152,9 @@ def _check(options: argparse.Namespace, card: ModelCard) -> ClassifyRequest:
     scoring = Scoring(options.scoring, options.temperature, options.margin)
     aggregation = parse_aggregation(options.aggregation)
     policy, anything = options.intensity, options.any_domain
-    return ClassifyRequest(1, card.id, "", labels, subject, policy, scoring, aggregation, evidence, head, anything)
+    request = ClassifyRequest(1, card.id, "", labels, subject, policy, scoring, aggregation, evidence, head, anything)
+    require_labels(card, request)
+    return request
 
 
 def _labels(options: argparse.Namespace) -> LabelSet:
@@ -278,7 +287,7 @@ def answer_lines(answer: Classification) -> list[str]:
     several = f"{answer.aggregation} of {len(answer.slices)} slices" if answer.slices else "whole volume"
     count = "one slice" if len(answer.slices) == 1 else several
     verdict = ", ".join(map(one_line, answer.verdict)) or NONE_OF_THESE
-    return [f"{verdict} ({answer.rule}, {count}, {answer.checkpoint.model_id})", *lines, RESEARCH_USE]
+    return [f"{verdict} ({answer.rule}, {count}, {answer.checkpoint.model_id})", *lines, answer.caution]
 
 
 def classify_report(

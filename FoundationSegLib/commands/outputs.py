@@ -251,7 +251,7 @@ def source_slices(options: Namespace, paths: Sequence[Path | None], geometry: "G
     kinds = {path: output_format(path) for path in paths if path is not None}
     for path, kind in kinds.items():
         if kind in ("nii.gz", "nrrd"):
-            from ..io.writing import check_grid
+            from ..io.segmentations import check_grid
 
             check_grid(path, geometry)
     if "dcm" not in kinds.values():
@@ -290,6 +290,6 @@ def map_writer(
 
         seen, values = slices[box.slices[0]], whole[box.slices[0]]
         return path, lambda target: write_dicom(target, lambda: parametric_map(seen, values, quantity))
-    from ..io.writing import write_values
+    from ..io.segmentations import write_values
 
     return path, lambda target: write_values(target, whole, volume.geometry, volume.in_pixels)

@@ -19,7 +19,7 @@ from ..imaging.masks import pack_mask
 from ..imaging.volume import Volume
 from ..io.dicom_measurements import Measured, measurement_report
 from ..io.dicom_segmentation import TISSUE, Coded, DicomSegment, dicom_segmentation, write_dicom
-from ..io.writing import write_label_map
+from ..io.segmentations import write_label_map
 from ..mrml import segment_tags
 from ..mrml.files import write_segmentation
 from ..mrml.rendering.overview import render_overview

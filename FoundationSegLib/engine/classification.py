@@ -3,7 +3,7 @@
 import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -32,19 +32,11 @@ Floats = NDArray[np.float64]
 Picture = NDArray[np.uint8]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class LabelQuestion:
-    """The labels that pictures are compared with, as vectors, and how they are scored."""
-
-    vectors: scoring.LabelVectors
-    rule: scoring.ScoringRule
-    head: scoring.Head
-    temperature: float
-
-    def lead(self, vectors: Sequence[NDArray[np.float32]], label: int) -> Floats:
-        """Return by how much one label leads what is against it, in logits, for each picture's vector."""
-        images = np.stack(vectors).astype(np.float64)
-        return scoring.leads(images, self.vectors, self.rule, self.head, self.temperature)[:, label]
+Question = scoring.LabelQuestion | scoring.TrainedLabels
+_OPERATING_POINT = (
+    "not calibrated: a score of one half is the operating point that the model's authors chose on their images, and no "
+    "probability"
+)
 
 
 def classify(
@@ -65,21 +57,12 @@ def classify(
     """
     if request.head is not None:
         return _by_head(request, request.head, volume, views, encoder)
-    head = encoder.loaded.model.head
-    rule = scoring.choose_rule(
-        request.scoring.rule, request.labels, head.is_sigmoid, request.subject.segment is not None
-    )
-    labels = request.labels
-    positive = [label.concepts if rule == "concepts" else labels.texts(label) for label in labels.labels]
-    negative = [labels.negative_texts(label) for label in labels.labels] if rule == "pairs" else []
-    texts = encoder.texts(list(itertools.chain(*positive, *negative)))
-    label_vectors = scoring.LabelVectors(_stacked(positive, texts), _stacked(negative, texts))
-    question = LabelQuestion(label_vectors, rule, head, request.scoring.temperature)
+    question, texts, wording = _question(request, encoder)
+    rule: scoring.ScoringRule = question.rule if isinstance(question, scoring.LabelQuestion) else "trained"
     slices, vectors = _vectors(request.subject, volume, views, encoder)
     images = np.stack(list(vectors.values())).astype(np.float64)
     encoder = _asked_for_region(encoder, images)
-    by_slice = scoring.scores(images, question.vectors, rule, head, question.temperature)
-    by_wording = scoring.wording_scores(images, question.vectors, rule, head, question.temperature)
+    by_slice, by_wording = question.scores(images), question.wording_scores(images)
     label_scores = _label_scores(request, by_slice, by_wording, rule)
     evidence: tuple[EvidenceMap, ...] = ()
     if request.evidence is not None:
@@ -88,7 +71,7 @@ def classify(
         if encoder.sees_volumes:
             evidence = (_volume_evidence(request, (name, number), encoder, volume, question),)
         else:
-            pictures = Pictures.of(volume, request.subject)
+            pictures = encoder.pictures(volume, request.subject)
             evidence = (_evidence(request.evidence, (name, number), encoder, pictures, views, question, vectors),)
     return _answer(
         request,
@@ -103,9 +86,30 @@ def classify(
         aggregation=request.aggregation,
         concepts=_concepts(request.labels, images, texts) if rule == "concepts" else (),
         evidence=evidence,
-        notes=_notes(slices, views, len(vectors), texts, bool(evidence)),
-        wording=dict(zip(labels.names, itertools.zip_longest(positive, negative, fillvalue=()), strict=True)),
+        notes=(
+            *_notes(slices, views, len(vectors), texts, bool(evidence)),
+            *((_OPERATING_POINT,) if rule == "trained" else ()),
+        ),
+        wording=wording,
     )
+
+
+def _question(
+    request: ClassifyRequest, encoder: Encoder
+) -> tuple[Question, Mapping[str, TextVector], Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]]:
+    """Return what pictures are scored by, the vectors of the texts, and the texts for and against each label."""
+    labels, model = request.labels, encoder.loaded.model
+    if hasattr(model, "labels"):
+        return model.labels.of(labels.names), {}, {}
+    head, is_segment = model.head, request.subject.segment is not None
+    rule = scoring.choose_rule(request.scoring.rule, labels, head.is_sigmoid, is_segment)
+    positive = [label.concepts if rule == "concepts" else labels.texts(label) for label in labels.labels]
+    negative = [labels.negative_texts(label) for label in labels.labels] if rule == "pairs" else []
+    texts = encoder.texts(list(itertools.chain(*positive, *negative)))
+    label_vectors = scoring.LabelVectors(_stacked(positive, texts), _stacked(negative, texts))
+    question = scoring.LabelQuestion(label_vectors, rule, head, request.scoring.temperature)
+    wording = dict(zip(labels.names, itertools.zip_longest(positive, negative, fillvalue=()), strict=True))
+    return question, texts, wording
 
 
 def domain_of(request: ClassifyRequest | EmbedRequest, card: ModelCard, volume: Volume) -> DomainCheck | None:
@@ -127,7 +131,7 @@ def _vectors(
     """Return the slices of a subject and the vectors of those that show something; of a whole volume none and one."""
     if encoder.sees_volumes:
         return (), {0: encoder.volume(volume, subject).vector}
-    pictures = Pictures.of(volume, subject)
+    pictures = encoder.pictures(volume, subject)
     return pictures.slices, encoder.slices(pictures, views)
 
 
@@ -304,7 +308,7 @@ def _evidence(
     encoder: Encoder,
     pictures: Pictures,
     views: Sequence[IntensityView],
-    question: LabelQuestion,
+    question: Question,
     vectors: Mapping[int, NDArray[np.float32]],
 ) -> EvidenceMap:
     """Return the evidence for a label, given by name and number, on the slices where it leads the most.
@@ -312,7 +316,8 @@ def _evidence(
     It is measured by the similarity of a picture's parts, or by covering one part after another.
     """
     begin, (name, number) = time.perf_counter(), label
-    lead = dict(zip(vectors, question.lead(list(vectors.values()), number), strict=True))
+    leads = question.leads(np.stack(list(vectors.values())).astype(np.float64))
+    lead = dict(zip(vectors, leads[:, number], strict=True))
     slices = tuple(sorted(sorted(vectors, key=lambda index: -lead[index])[: options.slices or None]))
     grids = []
     for done, index in enumerate(slices):
@@ -330,7 +335,7 @@ def _evidence(
 
 
 def _volume_evidence(
-    request: ClassifyRequest, label: tuple[str, int], encoder: Encoder, volume: Volume, question: LabelQuestion
+    request: ClassifyRequest, label: tuple[str, int], encoder: Encoder, volume: Volume, question: Question
 ) -> EvidenceMap:
     """Return the evidence of a model of whole volumes for a label, given by name and number, by its parts' similarity.
 
@@ -342,27 +347,27 @@ def _volume_evidence(
     encoded, (name, number) = encoder.volume(volume, request.subject), label
     width = encoded.cells_kji.shape[-1]
     cells = encoded.cells_kji.reshape(-1, width).astype(np.float64)
-    values = scoring.contrast(cells, question.vectors, question.rule, number).reshape(encoded.cells_kji.shape[:3])
+    values = question.contrast(cells, number).reshape(encoded.cells_kji.shape[:3])
     first = box_of_subject(request.subject, volume.geometry).start_kji
     spans = [(start + n, stop + n) for (start, stop), n in zip(encoded.spans_kji, first, strict=True)]
     return EvidenceMap.of_cells(name, request.subject.axis, values, spans, volume.geometry)
 
 
-def _similarity(encoder: Encoder, slice_pictures: Sequence[Picture], question: LabelQuestion, label: int) -> Floats:
+def _similarity(encoder: Encoder, slice_pictures: Sequence[Picture], question: Question, label: int) -> Floats:
     """Return (rows, columns): how much more like the label than like what is against it each part of a picture is."""
     encoder.count_batch("image", len(slice_pictures))
     parts = encoder.loaded.model.encode_parts(slice_pictures, encoder.progress.check).mean(axis=0)
     rows, columns, width = parts.shape
     flat = parts.reshape(-1, width).astype(np.float64)
     flat /= np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-9)
-    return scoring.contrast(flat, question.vectors, question.rule, label).reshape(rows, columns)
+    return question.contrast(flat, label).reshape(rows, columns)
 
 
 def _occlusion(
     encoder: Encoder,
     slice_pictures: Sequence[Picture],
     is_image: NDArray[np.bool_],
-    question: LabelQuestion,
+    question: Question,
     label: int,
     parts: int,
 ) -> Floats:
@@ -378,7 +383,7 @@ def _occlusion(
 
     vectors = list(encoder.batches(pictures()))
     joined = [direction(vectors[n : n + len(slice_pictures)]) for n in range(0, len(vectors), len(slice_pictures))]
-    lead = question.lead(joined, label)
+    lead = question.leads(np.stack(joined).astype(np.float64))[:, label]
     loss = np.zeros((rows, columns))
     loss.flat[list(cells)] = lead[0] - lead[1:]
     return loss

@@ -68,15 +68,15 @@ class Pictures:
     segment: PackedMask | None = None
 
     @classmethod
-    def of(cls, volume: Volume, subject: Subject) -> "Pictures":
-        """Return the pictures of a subject; none is made yet.
+    def of(cls, volume: Volume, subject: Subject, *, sees_middle: bool = False) -> "Pictures":
+        """Return the pictures of a subject; none is made yet. With ``sees_middle`` only the middle of whole slices.
 
         Raises:
             InputError: no slice of the image is in the range, or the region or the segment lies outside of the image.
         """
         geometry, axis = volume.geometry, subject.axis
         slices = slices_of(subject, geometry)
-        inside, frame = _frames(geometry, subject)
+        inside, frame = _frames(geometry, subject, sees_middle)
         segment = subject.segment if subject.view == "mask" else None
         silhouette = ""
         if segment is not None:
@@ -108,7 +108,7 @@ class Pictures:
         return self.key.orientation.turn(self.key.frame.cut(plane, self.key.inside))
 
 
-def _frames(geometry: Geometry, subject: Subject) -> tuple[Frame, Frame]:
+def _frames(geometry: Geometry, subject: Subject, sees_middle: bool) -> tuple[Frame, Frame]:
     """Return what is shown of a slice, and the square around it.
 
     Around a segment the square is filled with what is there; around a region of the user's it is black, since what is
@@ -121,7 +121,7 @@ def _frames(geometry: Geometry, subject: Subject) -> tuple[Frame, Frame]:
     if subject.segment is not None:
         around = widened(frame_of(subject.segment.box, subject.axis), subject.margin)
         return whole, square(around, geometry, subject.axis)
-    return whole, square(whole, geometry, subject.axis)
+    return whole, square(whole, geometry, subject.axis, is_inside=sees_middle)
 
 
 def part_of(volume: Volume, subject: Subject) -> Volume:
@@ -201,7 +201,7 @@ def _summary(grid: Any) -> Vector:
 class Encoder:
     """Encodes pictures and texts for one request, and keeps their vectors."""
 
-    loaded: LoadedModel[Any]  # an ImageTextModel or a VolumeTextModel, or for heads a SegmenterTower
+    loaded: LoadedModel[Any]  # an ImageTextModel, a VolumeTextModel or a TrainedLabelModel; for heads a SegmenterTower
     cache: VectorCache
     progress: Progress
     domain: DomainCheck | None = None
@@ -242,6 +242,10 @@ class Encoder:
     def sees_volumes(self) -> bool:
         """True where the model looks at whole volumes, not at slices."""
         return hasattr(self.loaded.model, "encode_volume")
+
+    def pictures(self, volume: Volume, subject: Subject) -> Pictures:
+        """Return the pictures of a subject as the model sees them. Raises as :meth:`Pictures.of`."""
+        return Pictures.of(volume, subject, sees_middle=getattr(self.loaded.model, "sees_middle", False))
 
     def volume(self, volume: Volume, subject: Subject) -> VolumeVectors:
         """Return the vectors of an image, or of the part of it around a subject; the last ones are kept.

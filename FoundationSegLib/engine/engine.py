@@ -21,7 +21,7 @@ from ..progress import Progress
 from ..prompts.capabilities import require_task, require_understood
 from ..prompts.kinds import BoxPrompt, ObliquePlane, SegmentPrompts
 from ..requests.adaptation import Adaptation, AdaptRequest, SimilarObjects, SimilarRequest
-from ..requests.classification import ClassifyRequest, Embeddings, EmbedRequest
+from ..requests.classification import ClassifyRequest, Embeddings, EmbedRequest, require_labels
 from ..requests.classification_answer import Classification
 from ..requests.maintenance import BoxRule, DeviceChoice, DownloadRequest, MemoryBudget
 from ..requests.segmentation import CheckpointRecord, Prediction, PredictRequest, SegmentPrediction
@@ -323,7 +323,10 @@ class Engine:
         card = find_card(self.catalogue, request.model_id)
         can_see = card.task == "classify" or (is_learned and not card.sees_volumes)
         card, volume = self._start(request, card.task if can_see else "classify", progress)
-        domain, policy = domain_of(request, card, volume), request.intensity
+        if isinstance(request, ClassifyRequest):
+            require_labels(card, request)
+        domain = domain_of(request, card, volume)
+        policy = card.intensity if request.intensity == "auto" else request.intensity
         views = () if card.sees_volumes else resolve_intensity_views(policy, volume, card.ct_channels, self._mapping)
         loaded = self._load(card, progress)
         loading = self._loading.pop(card.id, (0.0, ()))

@@ -16,7 +16,7 @@ from ..imaging.geometry import Box, Shape
 from ..imaging.masks import PackedMask
 from ..imaging.volume import Volume
 from ..progress import Progress
-from ..requests.scoring import Head
+from ..requests.scoring import Head, TrainedLabels
 
 # Called during long work; raises where the work is to end.
 Check = Callable[[], None]
@@ -349,6 +349,29 @@ class ImageTextModel(Protocol):
 
     def encode_texts(self, texts: Sequence[str], check: Check = unstoppable) -> TextVectors:
         """Encode texts, one vector for each."""
+
+
+class TrainedLabelModel(Protocol):
+    """A model that was trained to score certain labels, and reads no words; its vectors end with their own scale.
+
+    Pictures are as for :class:`ImageTextModel`. With ``sees_middle`` the middle of a picture that is not square is
+    shown, in place of the whole with black beside it.
+    """
+
+    device: str
+    precision: str
+    labels: TrainedLabels
+    sees_middle: bool
+
+    @property
+    def nbytes(self) -> int:
+        """Memory taken by the weights, in bytes."""
+
+    def encode_images(self, images: Sequence[NDArray[np.uint8]], check: Check = unstoppable) -> NDArray[np.float32]:
+        """Encode pictures in one batch: (pictures, D), each row of unit length."""
+
+    def encode_parts(self, images: Sequence[NDArray[np.uint8]], check: Check = unstoppable) -> NDArray[np.float32]:
+        """Encode the parts of pictures: for each a grid of vectors of unit length, (pictures, rows, columns, D)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -95,7 +95,7 @@ def comparable_images(volume_node: Any) -> list[Any]:
 def _table(scene: Any, name: str, answer: Classification, volume_node: Any | None) -> Any:
     table = scene.AddNewNodeByClass("vtkMRMLTableNode", name)
     table.SetUseColumnTitleAsColumnHeader(True)
-    table.SetDescription(RESEARCH_USE)
+    table.SetDescription(answer.caution)
     report = {"software": {"FoundationSeg": __version__}, **answer.to_document()}
     table.SetAttribute(REPORT, json.dumps(report, ensure_ascii=False))
     if volume_node is not None:
@@ -116,7 +116,7 @@ def _fill_scores(table: Any, answer: Classification) -> None:
         ("Aggregation", str(answer.aggregation)),
         ("Model", checkpoint.model_id),
         ("Revision", checkpoint.revision),
-        ("Note", RESEARCH_USE),
+        ("Note", answer.caution),
     ):
         _add_column(table, title, [text] * len(ranked))
 
@@ -146,7 +146,7 @@ def _show_concepts(scene: Any, name: str, answer: Classification, volume_node: A
 
 def _summary(answer: Classification) -> str:
     how = "" if answer.is_calibrated else " (not calibrated)"
-    return f"{', '.join(answer.verdict) or NONE_OF_THESE}{how}. {RESEARCH_USE}"
+    return f"{', '.join(answer.verdict) or NONE_OF_THESE}{how}. {answer.caution}"
 
 
 def _chart(scene: Any, name: str, title: str, axes: tuple[str, str], has_range: bool = False) -> Any:

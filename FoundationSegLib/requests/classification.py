@@ -8,7 +8,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..catalog.label_sets import LabelSet
+from ..catalog.label_sets import LabelSet, labels_of
+from ..catalog.model_cards import ModelCard
 from ..errors import InputError
 from ..imaging.geometry import Axis, Box, Geometry, array_axis, as_shape
 from ..imaging.masks import PackedMask, touched_slices
@@ -77,19 +78,24 @@ def widened(frame: Frame, margin: float) -> Frame:
     return Frame((frame.rows[0] - more, frame.rows[1] + more), (frame.columns[0] - more, frame.columns[1] + more))
 
 
-def square(frame: Frame, geometry: Geometry, axis: Axis) -> Frame:
-    """The smallest frame around this one, about the same centre, that is as high as wide in mm, to the voxel."""
+def square(frame: Frame, geometry: Geometry, axis: Axis, *, is_inside: bool = False) -> Frame:
+    """The smallest frame around this one, about the same centre, that is as high as wide in mm, to the voxel.
+
+    With ``is_inside`` the largest inside of it.
+    """
     i, j, k = geometry.spacing_mm
     row_mm, column_mm = (mm for name, mm in zip(("k", "j", "i"), (k, j, i), strict=True) if name != axis)
     rows, columns = frame.shape
-    side_mm = max(rows * row_mm, columns * column_mm)
-    return Frame(_grown(frame.rows, side_mm / row_mm), _grown(frame.columns, side_mm / column_mm))
+    sides_mm = rows * row_mm, columns * column_mm
+    side_mm = min(sides_mm) if is_inside else max(sides_mm)
+    return Frame(_resized(frame.rows, side_mm / row_mm), _resized(frame.columns, side_mm / column_mm))
 
 
-def _grown(line: tuple[int, int], length: float) -> tuple[int, int]:
-    side = min(round(length), max(_LARGEST_SIDE, line[1] - line[0]))
-    missing = max(0, side - (line[1] - line[0]))
-    return line[0] - missing // 2, line[1] + missing - missing // 2
+def _resized(line: tuple[int, int], length: float) -> tuple[int, int]:
+    count = line[1] - line[0]
+    side = min(max(1, round(length)), max(_LARGEST_SIDE, count))
+    start = line[0] + (count // 2 - side // 2 if side < count else -((side - count) // 2))
+    return start, start + side
 
 
 SegmentView = Literal["crop", "mask"]
@@ -238,6 +244,23 @@ class ClassifyRequest:
             raise InputError("the labels are not those that the head has learned")
         if self.head is not None and self.evidence is not None:
             raise InputError("evidence is shown for words; a head learned whole images")
+
+
+def require_labels(card: ModelCard, request: ClassifyRequest) -> None:
+    """Make sure that a model can score the labels of a request; those of a head are the head's.
+
+    Raises:
+        InputError: it was trained on certain labels, and the request names others, or asks for a rule on words.
+    """
+    if not card.label_set or request.head is not None:
+        return
+    own = labels_of(card)
+    others = [name for name in request.labels.names if name not in own.names]
+    if others:
+        known = f"the {len(own.names)} labels of the set {own.id}, or some of them"
+        raise InputError(f"{card.title} reads no words, so that it cannot score {others[0][:60]!r}; use {known}")
+    if request.scoring.rule != "auto" or request.scoring.temperature != 1:
+        raise InputError(f"{card.title} reads no words: leave out the rule and the temperature, which are for words")
 
 
 @dataclass(frozen=True, slots=True)

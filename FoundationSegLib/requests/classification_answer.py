@@ -141,6 +141,7 @@ def _weights(line: tuple[float, float], cells: int, start: int, count: int) -> N
 
 
 RESEARCH_USE = "Research use, not a diagnosis; scores are not calibrated probabilities."
+OUTSIDE = "Not the domain of the model: scored on request."
 NONE_OF_THESE = "none of these"
 
 
@@ -247,6 +248,16 @@ class Classification:
         return bool(self.head.get("calibrated"))
 
     @property
+    def is_outside(self) -> bool:
+        """True where the image is not of the model's domain, and was scored at the user's wish."""
+        return self.domain is not None and self.domain.is_overridden
+
+    @property
+    def caution(self) -> str:
+        """The line that stands beside the scores wherever they are written."""
+        return f"{OUTSIDE} {RESEARCH_USE}" if self.is_outside else RESEARCH_USE
+
+    @property
     def verdict(self) -> tuple[str, ...]:
         """The labels that stand out, the highest first; empty means "none of these"."""
         return tuple(label.name for label in self.ranked if label.stands_out)
@@ -304,7 +315,7 @@ def rows_of(image: str, answer: Classification) -> list[dict[str, object]]:
     how["calibrated"] = int(answer.is_calibrated)
     checkpoint = answer.checkpoint
     origin = {"model": checkpoint.model_id, "revision": checkpoint.revision, "sha256": checkpoint.sha256}
-    shared = {"image": image, **how, **origin, "note": RESEARCH_USE}
+    shared = {"image": image, **how, **origin, "note": answer.caution}
     numbers = {"score": "score", "spread": "spread", "lowest": "low", "highest": "high", "margin": "margin"}
     return [
         {column: f"{getattr(label, name):.6f}" for column, name in numbers.items()}

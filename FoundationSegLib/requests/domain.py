@@ -22,7 +22,13 @@ _HEADER_WORDS: Mapping[BodyRegion, tuple[str, ...]] = {
     "chest": ("CHEST", "THORAX", "LUNG", "TAP"),
     "abdomen": ("ABD", "LIVER", "PELVIS", "KIDNEY", "TAP"),
 }
+# Words for parts of the body that no model here was trained on.
+_ELSEWHERE = (
+    *("HAND", "WRIST", "ARM", "ELBOW", "SHOULDER", "FOOT", "ANKLE", "KNEE", "LEG", "HIP", "FEMUR", "FINGER"),
+    *("EXTREMITY", "SPINE", "BREAST", "NECK"),
+)
 _SAMPLE_MM = 6.0  # spacing of the voxels that are looked at
+_SAMPLE_PIXELS, _WARM = 100_000, 1.25  # of colours: pixels, and by how much red outweighs green in a retina
 _LEAST_KNOWN_MM = 30.0  # less of the body than that says nothing
 # In Hounsfield units: soft tissue and bone begin, bone begins, aerated lung (without the air around the patient).
 _TISSUE, _BONE, _LUNG = -300, 250, (-930, -550)
@@ -78,6 +84,8 @@ def check_domain(card: ModelCard, volume: Volume) -> DomainCheck | None:
     wrong = list(_wrong_kind(card, domain, volume))
     if wrong:
         return DomainCheck("outside", tuple(wrong))
+    if "CT" not in domain.modalities:
+        return _by_header(domain, volume)
     if not domain.regions:
         return DomainCheck("inside")
     regions_mm = body_regions(volume, domain.sees_mm)
@@ -96,6 +104,20 @@ def check_domain(card: ModelCard, volume: Volume) -> DomainCheck | None:
     return DomainCheck("unknown", (f"its values do not show a {trained}",), regions_mm)
 
 
+def _by_header(domain: TrainingDomain, volume: Volume) -> DomainCheck:
+    """Hold an image against a domain whose parts of the body its values do not tell."""
+    part, seen = volume.body_part, header_regions(volume.body_part)
+    if not volume.modality:
+        kinds = " or ".join(domain.modalities)
+        return DomainCheck("unknown", (f"no header says its modality, which would have to be {kinds}",))
+    if not domain.regions or seen & set(domain.regions):
+        return DomainCheck("inside", (f"its header says {part or volume.modality}",))
+    trained = " or ".join(domain.regions)
+    if seen or any(word in part.upper() for word in _ELSEWHERE):
+        return DomainCheck("outside", (f"its header says {part}, not {trained}",))
+    return DomainCheck("unknown", (f"its header says {part or 'nothing'} of the part of the body, not {trained}",))
+
+
 def require_domain(card: ModelCard, volume: Volume, is_overridden: bool) -> DomainCheck | None:
     """Hold an image against the domain of a model, and go on outside of it only where the user asked for that.
 
@@ -108,7 +130,7 @@ def require_domain(card: ModelCard, volume: Volume, is_overridden: bool) -> Doma
     if not is_overridden:
         raise DomainError(
             f"the image is not of the domain of {card.title}, so that its scores would mean nothing: "
-            f"{'; '.join(check.reasons)}. To score it all the same, say so (--any-domain)"
+            f"{'; '.join(check.reasons)}. To score it all the same, say so ('Score it anyway', --any-domain)"
         )
     return replace(check, is_overridden=True)
 
@@ -120,8 +142,14 @@ def _wrong_kind(card: ModelCard, domain: TrainingDomain, volume: Volume) -> Iter
         yield f"its modality is {volume.modality}, not {kinds}"
     elif not volume.modality and domain.modalities == ("CT",) and automatic_rule(volume) != "ct-soft-tissue":
         yield "its modality is not known, and its values are not Hounsfield units"
+    elif not volume.modality and "CT" not in domain.modalities and automatic_rule(volume) == "ct-soft-tissue":
+        yield "its values are Hounsfield units, as of a CT"
     if domain.is_colour is not None and volume.is_colour != domain.is_colour:
         yield "it is in colour" if volume.is_colour else "it is grey, not in colour"
+    elif domain.is_warm and not _is_warm(volume):
+        yield "its colours are not those of a retina, red before green before blue"
+    if domain.is_single and min(volume.geometry.shape_kji) > 1:
+        yield f"it is a volume of {min(volume.geometry.shape_kji)} slices, not a single picture"
     if not card.sees_volumes:
         return
     grid = zip(volume.geometry.shape_kji, volume.geometry.spacing_mm[::-1], strict=True)
@@ -130,6 +158,13 @@ def _wrong_kind(card: ModelCard, domain: TrainingDomain, volume: Volume) -> Iter
         yield "it is a single picture, not a volume"
     elif min(lengths) < domain.least_mm:
         yield f"its field of view is {min(lengths):.0f} mm at the narrowest, and {domain.least_mm:.0f} mm are needed"
+
+
+def _is_warm(volume: Volume) -> bool:
+    """True for an image in colour with more red than green, and more green than blue."""
+    pixels = volume.array_kji.reshape(-1, 3)
+    red, green, blue = pixels[:: max(1, len(pixels) // _SAMPLE_PIXELS)].mean(axis=0)
+    return bool(red > _WARM * green and green > blue)
 
 
 def header_regions(body_part: str) -> set[BodyRegion]:

@@ -12,8 +12,8 @@ from ..catalog.label_sets import LabelSet
 from ..errors import InputError
 
 Floats = NDArray[np.float64]
-# The last two are of learned heads, of exclusive labels and of findings.
-ScoringRule = Literal["softmax", "pairs", "sigmoid", "concepts", "learned", "learned-findings"]
+# The last three are of learned heads, of exclusive labels and of findings, and of labels that a network was trained on.
+ScoringRule = Literal["softmax", "pairs", "sigmoid", "concepts", "learned", "learned-findings", "trained"]
 RuleChoice = Literal["auto", "softmax", "pairs", "sigmoid", "concepts"]
 
 
@@ -62,6 +62,72 @@ class LabelVectors:
 
     positive: tuple[Floats, ...]
     negative: tuple[Floats, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelQuestion:
+    """The labels that pictures are compared with, as vectors, and how they are scored."""
+
+    vectors: LabelVectors
+    rule: ScoringRule
+    head: Head
+    temperature: float
+
+    def scores(self, images: Floats) -> Floats:
+        """Score each label in each image, (images, labels), from 0 to 1."""
+        return scores(images, self.vectors, self.rule, self.head, self.temperature)
+
+    def wording_scores(self, images: Floats) -> list[Floats]:
+        """Score each label by each of its texts, (images, texts)."""
+        return wording_scores(images, self.vectors, self.rule, self.head, self.temperature)
+
+    def leads(self, images: Floats) -> Floats:
+        """Return by how much each label leads what is against it, in logits, (images, labels)."""
+        return leads(images, self.vectors, self.rule, self.head, self.temperature)
+
+    def contrast(self, points: Floats, number: int) -> Floats:
+        """Return the lead of one label for each part of a picture, (points,), as :func:`contrast`."""
+        return contrast(points, self.vectors, self.rule, number)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainedLabels:
+    """Labels that a network was trained to score: its last layer, of vectors that end with their own scale.
+
+    Attributes:
+        names: of the labels.
+        weights: (labels, D) of the layer, the bias last.
+        operating_points: (labels,) the sigmoids from which on its authors say yes; each is brought to one half.
+    """
+
+    names: tuple[str, ...]
+    weights: Floats
+    operating_points: Floats
+
+    def of(self, names: Sequence[str]) -> "TrainedLabels":
+        """Some of the labels, in this order."""
+        numbers = [self.names.index(name) for name in names]
+        return TrainedLabels(tuple(names), self.weights[numbers], self.operating_points[numbers])
+
+    def scores(self, images: Floats) -> Floats:
+        """Score each label in each image, (images, labels), from 0 to 1."""
+        shares, points = logistic(self._logits(images)), self.operating_points
+        return np.where(shares < points, shares / (2 * points), 1 - (1 - shares) / (2 * (1 - points)))
+
+    def wording_scores(self, images: Floats) -> list[Floats]:
+        """Score each label, (images, 1): there are no texts that could differ."""
+        return [column[:, None] for column in self.scores(images).T]
+
+    def leads(self, images: Floats) -> Floats:
+        """Return how far each label is above its operating point, in logits, (images, labels)."""
+        return self._logits(images) - np.log(self.operating_points / (1 - self.operating_points))
+
+    def contrast(self, points: Floats, number: int) -> Floats:
+        """Return the logit of one label for each part of a picture, (points,)."""
+        return self._logits(points)[:, number]
+
+    def _logits(self, vectors: Floats) -> Floats:
+        return vectors / vectors[:, -1:] @ self.weights.T
 
 
 def choose_rule(choice: RuleChoice, labels: LabelSet, is_sigmoid: bool, is_segment: bool) -> ScoringRule:
@@ -147,7 +213,7 @@ def logistic(x: Floats) -> Floats:
 
 def margins(aggregated: Floats, rule: ScoringRule) -> Floats:
     """By how much each score leads its rival: the best of the other labels, or the label's absence; (labels,)."""
-    if rule in ("pairs", "sigmoid", "learned-findings"):
+    if rule in ("pairs", "sigmoid", "learned-findings", "trained"):
         return 2 * aggregated - 1
     best, second = np.sort(aggregated)[[-1, -2]]
     return aggregated - np.where(aggregated == best, second, best)

@@ -69,6 +69,12 @@ def _merlin(folder: Path) -> Mapping[str, Path]:
     return small_volume_text.write_merlin(folder)
 
 
+def _specialist(folder: Path, family: str) -> Mapping[str, Path]:
+    from Testing.models import small_specialists
+
+    return getattr(small_specialists, f"write_{family}")(folder)
+
+
 def _nninteractive(folder: Path) -> Mapping[str, Path]:
     from Testing.models import small_nninteractive
 
@@ -100,6 +106,8 @@ WRITERS: Mapping[str, Callable[[Path], Mapping[str, Path]]] = {
     "biomedclip": partial(_image_text, family="biomedclip"),
     "colipri": _colipri,
     "merlin": _merlin,
+    "torchxrayvision": partial(_specialist, family="torchxrayvision"),
+    "flair": partial(_specialist, family="flair"),
     "nninteractive": _nninteractive,
     "vista3d": _vista3d,
     "voxtell": _voxtell,
@@ -137,6 +145,16 @@ def load_small(card: ModelCard, files: Mapping[str, Path], device: str) -> Any:
         from Testing.models import small_volume_text
 
         return merlin.load(card, files, device, small_volume_text.MERLIN_SIZE)
+    if card.family == "torchxrayvision":
+        from FoundationSegLib.models.classification import torchxrayvision
+        from Testing.models import small_specialists
+
+        return torchxrayvision.load(card, files, device, small_specialists.XRV_BLOCKS)
+    if card.family == "flair":
+        from FoundationSegLib.models.classification import flair
+        from Testing.models import small_specialists
+
+        return flair.load(card, files, device, small_specialists.FLAIR_SIZE, small_specialists.small_resnet)
     if card.family == "voxtell":
         from Testing.models import small_voxtell
 

@@ -156,7 +156,7 @@ class TwoTowers:
     network: nn.Module
     device: str
     head: Head
-    preparation: PicturePreparation
+    preparation: Callable[[Sequence[NDArray[np.uint8]], str], Tensor]
     reader: TextReader
     blocks: Sequence[nn.Module]
     images: Callable[[Tensor], Tensor]

@@ -42,8 +42,14 @@ FACTS = {
     "medsiglip": ("siglip", "google/medsiglip-448", "HAI-DEF", "unclear", True, "text", (2,)),
     "colipri": ("colipri", "microsoft/colipri", "MIT", "unclear", False, "text", (3,)),
     "merlin": ("merlin", "stanfordmimi/Merlin", "MIT", "yes", False, "text", (3,)),
+    "flair": ("flair", "jusiro2/FLAIR", "Apache-2.0", "yes", False, "text", (2,)),
+    "torchxrayvision-densenet121": (
+        *("torchxrayvision", "mlmed/torchxrayvision", "Apache-2.0", "yes", False),
+        *("", (2,)),
+    ),
 }
 CLASSIFIERS = {"colipri", "merlin", "biomedclip", "pubmedclip", "clip-vit-base-patch32", "siglip2-base", "medsiglip"}
+CLASSIFIERS |= {"flair", "torchxrayvision-densenet121"}
 # What every size must come near: parameters times four bytes, or the size that the Hub's page shows, in MB.
 MEGABYTES = {
     "lite-medsam": 39.4,
@@ -68,6 +74,8 @@ MEGABYTES = {
     "medsiglip": 878 * 4,
     "colipri": (144.1 + 111.3) * 4,
     "merlin": (122.0 + 149.1) * 4,
+    "flair": 533.3,
+    "torchxrayvision-densenet121": 6.966 * 4,
 }
 # The beginnings of the hashes of the weights, as others published them.
 HASHES = {
@@ -85,6 +93,8 @@ HASHES = {
     "biomedclip": "52cc993c",
     "clip-vit-base-patch32": "a6308213",
     "siglip2-base": "61292338",
+    "flair": "050334cd",
+    "torchxrayvision-densenet121": "56524913",
 }
 # The words of each of the texts that conflict.
 CONFLICTS = {
@@ -154,10 +164,10 @@ def test_nobody_needs_more_than_the_card_says(card):
 
 
 def test_models_that_see_8_bits_or_raw_values():
-    raw = {"nninteractive", "vista3d", "voxtell", "colipri", "merlin"}
-    assert {card.id for card in CATALOGUE.values() if card.intensity == "raw"} == raw
+    raw, grey = {"nninteractive", "vista3d", "voxtell", "colipri", "merlin"}, {"torchxrayvision-densenet121"}
+    assert {card.id for card in CATALOGUE.values() if card.intensity == "raw"} == raw | grey
     assert {card.id for card in CATALOGUE.values() if not card.input_8bit} == raw
-    assert {card.id for card in CATALOGUE.values() if card.channels == (1,)} == raw
+    assert {card.id for card in CATALOGUE.values() if card.channels == (1,)} == raw | grey
 
 
 def test_biomedclip_takes_its_text_configuration_from_a_second_repository():
@@ -165,7 +175,7 @@ def test_biomedclip_takes_its_text_configuration_from_a_second_repository():
     assert "microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract" in origins
     assert all(map(is_hub_repository, origins))
     others = [card.id for card in CATALOGUE.values() if len(card.source.origins) > 1]
-    assert sorted(others) == ["biomedclip", "colipri", "merlin"]
+    assert sorted(others) == ["biomedclip", "colipri", "flair", "merlin"]
 
 
 def test_voxtell_comes_with_its_bank_of_embeddings_and_without_the_text_model():

@@ -117,6 +117,7 @@ def test_what_comes_along():
         "endoscopy-views",
         "fundus-findings",
         "pathology-tissue",
+        "torchxrayvision-findings",
     }
 
 

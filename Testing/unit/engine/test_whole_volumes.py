@@ -98,6 +98,45 @@ def test_real_images_are_told_apart(shared_data, name, of_chest, of_abdomen):
     assert check_domain(CATALOGUE["merlin"], volume).verdict == of_abdomen
 
 
+@pytest.mark.parametrize(
+    ("name", "radiograph", "fundus"),
+    [
+        ("lung-segmentation-2d/cxr1.jpg", "unknown", "outside"),
+        ("torchxrayvision/nih_00000001_000.png", "unknown", "outside"),
+        ("DRIVE/21_training.tif", "outside", "unknown"),
+        ("scikit-image/retina.jpg", "outside", "unknown"),
+        ("scikit-image/ihc.png", "outside", "outside"),
+        ("pydicom-data/US1_J2KR.dcm", "outside", "outside"),
+        ("dcmqi/ct-3slice", "outside", "outside"),
+        ("pyradiomics/brain1_image.nrrd", "outside", "outside"),
+        ("TotalSegmentator/example_ct.nii.gz", "outside", "outside"),
+    ],
+)
+def test_pictures_are_told_apart_for_specialists(shared_data, name, radiograph, fundus):
+    volume = read_volume(shared_data(name))
+    verdicts = [check_domain(CATALOGUE[card], volume).verdict for card in ("torchxrayvision-densenet121", "flair")]
+    assert verdicts == [radiograph, fundus]
+
+
+@pytest.mark.parametrize(
+    ("modality", "body_part", "verdict", "reason"),
+    [
+        ("DX", "CHEST", "inside", "says CHEST"),
+        ("CR", "THORAX PA", "inside", ""),
+        ("DX", "HAND", "outside", "says HAND, not chest"),
+        ("DX", "SKULL", "outside", "says SKULL, not chest"),
+        ("DX", "", "unknown", "nothing of the part of the body"),
+        ("MG", "BREAST", "outside", "modality is MG"),
+        ("", "", "unknown", "no header says its modality"),
+    ],
+)
+def test_a_radiograph_is_told_by_its_header(modality, body_part, verdict, reason):
+    picture = replace(phantom("air", 1, modality=modality or None, body_part=body_part), in_pixels=True)
+    picture = replace(picture, array_kji=picture.array_kji % 200)
+    found = check_domain(CATALOGUE["torchxrayvision-densenet121"], picture)
+    assert found.verdict == verdict and reason in "; ".join(found.reasons)
+
+
 class ByBrightness:
     """A model whose vectors tell how bright an image is, and each of its parts, 2 along each axis."""
 

@@ -8,8 +8,7 @@ import SimpleITK as sitk
 from FoundationSegLib.errors import InputError, OutputError
 from FoundationSegLib.imaging.geometry import Geometry, geometry_from_spacing
 from FoundationSegLib.io.images import read_volume
-from FoundationSegLib.io.segmentations import read_label_map
-from FoundationSegLib.io.writing import check_grid, write_label_map, write_values
+from FoundationSegLib.io.segmentations import check_grid, read_label_map, write_label_map, write_values
 
 SHAPE = (4, 6, 5)
 OBLIQUE = np.array(

@@ -1,6 +1,7 @@
-"""CLIP, SigLIP and BiomedCLIP with small random weights against the networks, tokenizers and processors they come from.
+"""CLIP, SigLIP, BiomedCLIP and FLAIR with small random weights against the networks and processors they come from.
 
-CLIP and SigLIP are held against transformers, BiomedCLIP against timm, transformers and, where it is there, open_clip.
+CLIP and SigLIP are held against transformers, BiomedCLIP against timm, transformers and, where it is there, open_clip,
+FLAIR against its authors' network built anew.
 """
 
 import importlib.util
@@ -14,10 +15,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
+from torchvision.transforms import Resize
 from transformers import (
     AutoTokenizer,
     BertConfig,
     BertModel,
+    BertTokenizer,
     CLIPImageProcessor,
     CLIPModel,
     SiglipImageProcessor,
@@ -43,8 +47,10 @@ from Testing.models.small_image_text import (
     write_siglip,
 )
 from Testing.models.small_models import CATALOGUE, LIGHTEST, WRITERS, load_small
+from Testing.models.small_specialists import FLAIR_SIZE, FlairReference
 
-FAMILIES = ("clip", "siglip", "biomedclip")
+FAMILIES = ("clip", "siglip", "biomedclip", "flair")
+SIDES_OF_PARTS = {"biomedclip": 14, "flair": 2}
 
 
 class Reference:
@@ -124,6 +130,37 @@ class BiomedReference:
         return float(self.state["logit_scale"].exp()) * images @ labels.T
 
 
+class FlairsReference:
+    """The authors' network, pictures prepared by hand, and each text asked for alone."""
+
+    def __init__(self, folder: Path) -> None:
+        self.network = FlairReference().eval().requires_grad_(False)
+        self.network.load_state_dict(load_file(folder / "model.safetensors"))
+        self.tokenizer = BertTokenizer(str(folder / "vocab.txt"))
+
+    def tokens(self, texts):
+        return self.tokenizer(list(texts), padding=True, max_length=77, truncation=True, return_tensors="pt")
+
+    @torch.inference_mode()
+    def images(self, pictures):
+        levels = [
+            torch.from_numpy(in_colour(picture).astype(np.float32) / 255).permute(2, 0, 1) for picture in pictures
+        ]
+        sized = [Resize((FLAIR_SIZE, FLAIR_SIZE), antialias=True)(level[None]) for level in levels]
+        return self.network.images(torch.cat(sized)).numpy()
+
+    @torch.inference_mode()
+    def texts(self, texts):
+        tokens = [self.tokens([text]) for text in texts]
+        return torch.cat([self.network.texts(part["input_ids"], part["attention_mask"]) for part in tokens]).numpy()
+
+    def logits(self, pictures, texts):
+        return float(self.network.logit_scale.exp()) * self.images(pictures) @ self.texts(texts).T
+
+
+REFERENCES = {"biomedclip": BiomedReference, "flair": FlairsReference}
+
+
 @dataclass(frozen=True)
 class Family:
     name: str
@@ -136,7 +173,7 @@ class Family:
 def family(request, tmp_path_factory):
     folder, name = tmp_path_factory.mktemp(request.param), request.param
     files = WRITERS[name](folder)
-    reference = BiomedReference(folder) if name == "biomedclip" else Reference(folder, name)
+    reference = REFERENCES[name](folder) if name in REFERENCES else Reference(folder, name)
     return Family(name, files, load_small(LIGHTEST[name], files, "cpu"), reference)
 
 
@@ -174,7 +211,7 @@ def test_tokens_are_cut_and_padded_as_in_training(family):
     cleaned = [biomedclip.clean(text) for text in TEXTS] if family.name == "biomedclip" else TEXTS
     tokens = family.adapter.reader.tokens(cleaned)["input_ids"]
     assert torch.equal(tokens, family.reference.tokens(TEXTS).input_ids)
-    assert tokens.shape[1] == {"clip": 77, "siglip": 64, "biomedclip": 256}[family.name]
+    assert tokens.shape[1] == {"clip": 77, "siglip": 64, "biomedclip": 256, "flair": 77}[family.name]
     assert family.adapter.encode_texts(TEXTS).truncated == (False, False, False, False, False, True)
 
 
@@ -182,9 +219,9 @@ def test_parts_lie_where_they_are(family):
     """The patches of the last layer, each as if it were the whole picture's vector."""
     pictures = square_pictures()[:3]
     parts = family.adapter.encode_parts(pictures)
-    side = 14 if family.name == "biomedclip" else 8
+    side = SIDES_OF_PARTS.get(family.name, 8)
     assert parts.shape[:3] == (3, side, side) and np.allclose(np.linalg.norm(parts, axis=-1), 1, atol=1e-5)
-    if family.name == "biomedclip":
+    if family.name in SIDES_OF_PARTS:
         return
     model = family.reference.model
     with torch.inference_mode():
@@ -224,8 +261,9 @@ def test_it_loads_with_the_network_off_and_names_what_is_missing(family, monkeyp
         monkeypatch.setattr(socket, name, lambda *_arguments, **_options: pytest.fail("somebody asked the network"))
     monkeypatch.setattr(socket.socket, "connect", lambda *_arguments: pytest.fail("somebody asked the network"))
     assert load_small(LIGHTEST[family.name], family.files, "cpu").encode_texts(["an x-ray"]).vectors.shape[0] == 1
-    with pytest.raises(CheckpointError, match=r"tokenizer_config\.json"):
-        files = {name: path for name, path in family.files.items() if name != "tokenizer_config.json"}
+    missing = "vocab.txt" if family.name == "flair" else "tokenizer_config.json"
+    with pytest.raises(CheckpointError, match=missing):
+        files = {name: path for name, path in family.files.items() if name != missing}
         load_small(LIGHTEST[family.name], files, "cpu")
 
 

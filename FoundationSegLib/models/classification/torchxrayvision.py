@@ -1,0 +1,180 @@
+"""TorchXRayVision: 18 findings of a chest X-ray, scored by a DenseNet-121 that was trained on them and reads no words.
+
+Preparation, network and scores are those of the package ``torchxrayvision`` 1.5.7 (Apache-2.0), which is not needed: it
+downloads where it is made, and runs the release file, a pickle of the whole network. Here that file is read through an
+unpickler that knows the names it needs and no others. Source: Cohen J P, et al. MIDL 2022, arXiv:2111.00595.
+"""
+
+import pickle
+import warnings
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+from torchvision.models import DenseNet
+
+from ...catalog.label_sets import labels_of
+from ...catalog.model_cards import ModelCard
+from ...errors import CheckpointError
+from ...requests.scoring import TrainedLabels
+from .. import weights
+from ..preprocessing import channels_first
+from ..protocols import Check, unstoppable
+from .two_towers import build_network, grid, unit
+
+SIZE = 224  # pixels, the side of the square that the network sees
+BLOCKS = (6, 12, 24, 16)  # layers of each block of DenseNet-121
+_HIGHEST = 1024.0  # black is at minus this
+# Where the authors say yes, in the order of the labels: model_urls["all"]["op_threshs"] of the package.
+_OPERATING_POINTS = (
+    *(0.07422872, 0.038290843, 0.09814756, 0.0098118475, 0.023601074, 0.0022490358, 0.010060724, 0.103246614),
+    *(0.056810737, 0.026791653, 0.050318155, 0.023985857, 0.01939503, 0.042889766, 0.053369623, 0.035975814),
+    *(0.20204692, 0.05015312),
+)
+
+
+class _StoredModule:
+    """Stands for every class of a network in a pickle: takes what it held, and does nothing."""
+
+    dump_patches = False  # torch asks for it
+
+    def tensors(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+        """Yield the weights by their names."""
+        own = {**self.__dict__["_parameters"], **self.__dict__["_buffers"]}
+        yield from ((prefix + name, value) for name, value in own.items() if isinstance(value, Tensor))
+        for name, module in self.__dict__["_modules"].items():
+            yield from module.tensors(f"{prefix}{name}.")
+
+
+# Every name that the file may use, and what stands for it here.
+_ALLOWED: Mapping[str, Any] = {
+    "collections.OrderedDict": OrderedDict,
+    "__builtin__.set": set,
+    "torch._utils._rebuild_tensor_v2": torch._utils._rebuild_tensor_v2,
+    "torch._utils._rebuild_parameter": torch._utils._rebuild_parameter,
+    **{
+        f"torchxrayvision.models.{name}": _StoredModule
+        for name in ("DenseNet", "_DenseBlock", "_DenseLayer", "_Transition")
+    },
+    **{
+        f"torch.nn.modules.{name}": _StoredModule
+        for name in (
+            *("activation.ReLU", "batchnorm.BatchNorm2d", "container.Sequential", "conv.Conv2d", "linear.Linear"),
+            *("pooling.AvgPool2d", "pooling.MaxPool2d"),
+        )
+    },
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    """Refuses every name but the allowed ones, so that no code of the file's choice can run."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return _ALLOWED[f"{module}.{name}"]
+        except KeyError:
+            raise pickle.UnpicklingError(f"{module}.{name} is not a part of the network") from None
+
+
+_PICKLE = SimpleNamespace(
+    __name__="pickle", Unpickler=_Unpickler, load=lambda file, **options: _Unpickler(file, **options).load()
+)
+
+
+def read_module(path: Path, card: ModelCard) -> dict[str, Tensor]:
+    """Read the weights of a network that was pickled as a whole.
+
+    ``weights_only=True`` cannot be used: torch's own safe unpickler refuses the form that torch had before 1.6.
+
+    Raises:
+        CheckpointError: the card names no hash, or the file is damaged or holds something else.
+    """
+    if not card.source.files[0].sha256:
+        raise CheckpointError(f"{card.title}: its card names no hash, without which {path.name} is not opened")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that the classes are not those of the file
+            module = torch.load(path, map_location="cpu", pickle_module=_PICKLE, weights_only=False)
+        return dict(module.tensors())
+    except weights.DAMAGED as error:
+        raise CheckpointError(f"{card.title}: {path.name} cannot be read; download it again") from error
+
+
+def make_network(labels: int, blocks: Sequence[int] = BLOCKS) -> DenseNet:
+    """Make a DenseNet that sees grey pictures, with any weights."""
+    network = DenseNet(block_config=(*blocks,), num_classes=labels)
+    network.features.conv0 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
+    return network
+
+
+def prepare(image: NDArray[np.uint8]) -> Tensor:
+    """Bring a square picture, (rows, columns) or in colour, whose red is taken, to (1, 1, 224, 224)."""
+    levels = channels_first(image if image.ndim == 2 else image[..., 0]).float()
+    scaled = (2 * (levels / 255) - 1) * _HIGHEST
+    return functional.interpolate(scaled, (SIZE, SIZE), mode="bilinear", antialias=True)
+
+
+@dataclass(frozen=True, slots=True)
+class TorchXRayVision:
+    """The adapter, in float32.
+
+    Attributes:
+        network: on the device.
+        device: ``"cuda"``, ``"mps"`` or ``"cpu"``.
+        labels: the last layer, and where its authors say yes.
+        sees_middle: of a picture that is not square, the middle is seen, as in training.
+    """
+
+    network: DenseNet
+    device: str
+    labels: TrainedLabels
+    sees_middle: bool = True
+    precision: str = "float32"
+
+    @property
+    def nbytes(self) -> int:
+        """Memory taken by the weights, in bytes."""
+        return weights.weight_bytes(self.network)
+
+    @torch.inference_mode()
+    def encode_images(self, images: Sequence[NDArray[np.uint8]], check: Check = unstoppable) -> NDArray[np.float32]:
+        """Encode pictures in one batch: (pictures, D), the features and a one, brought to unit length."""
+        return _homogeneous(self._features(images, check).mean(dim=(2, 3)))
+
+    @torch.inference_mode()
+    def encode_parts(self, images: Sequence[NDArray[np.uint8]], check: Check = unstoppable) -> NDArray[np.float32]:
+        """Encode the parts of pictures: (pictures, rows, columns, D); the logit of a label is the mean of theirs."""
+        return _homogeneous(grid(self._features(images, check).flatten(2).transpose(1, 2)))
+
+    def _features(self, images: Sequence[NDArray[np.uint8]], check: Check) -> Tensor:
+        with weights.checked(self.network.features.children(), check):
+            return functional.relu(
+                self.network.features(torch.cat([prepare(image) for image in images]).to(self.device))
+            )
+
+
+def _homogeneous(features: Tensor) -> NDArray[np.float32]:
+    """Append a one, by which the features' own length can be told from vectors of unit length."""
+    return unit(functional.pad(features, (0, 1), value=1.0))
+
+
+def load(card: ModelCard, files: Mapping[str, Path], device: str, blocks: Sequence[int] = BLOCKS) -> TorchXRayVision:
+    """Load the adapter with its file; ``blocks`` are the numbers of layers of the network's blocks.
+
+    Raises:
+        CardError, InputError: the card names no labels that are there.
+        CheckpointError: the file is missing or damaged, or does not hold the network.
+    """
+    names, path = labels_of(card).names, weights.only_file(card, files)
+    state = read_module(path, card)
+    network = build_network(lambda: make_network(len(names), blocks), state, card, device, path.name)
+    last = torch.cat([network.classifier.weight, network.classifier.bias[:, None]], dim=1).double().cpu().numpy()
+    return TorchXRayVision(network, device, TrainedLabels(names, last, np.array(_OPERATING_POINTS[: len(names)])))
