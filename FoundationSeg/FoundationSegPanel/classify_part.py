@@ -13,7 +13,7 @@ from slicer.i18n import tr as _
 
 from FoundationSegLib.catalog.label_sets import LabelSet, label_set_of, read_label_sets
 from FoundationSegLib.catalog.model_cards import ModelCard
-from FoundationSegLib.errors import Cancelled, FoundationSegError, InputError
+from FoundationSegLib.errors import Cancelled, DomainError, FoundationSegError, InputError
 from FoundationSegLib.mrml.classification import (
     accept_label,
     add_evidence_segment,
@@ -26,6 +26,7 @@ from FoundationSegLib.mrml.volumes import box_of_roi, geometry_from_node, modali
 from FoundationSegLib.requests.classification import ClassifyRequest, EvidenceWish, Subject
 from FoundationSegLib.requests.classification_answer import (
     NONE_OF_THESE,
+    OUTSIDE,
     RESEARCH_USE,
     Classification,
     csv_text,
@@ -35,7 +36,7 @@ from FoundationSegLib.requests.heads import PREFIX, LearnedHead, head_names, hea
 from FoundationSegLib.requests.scoring import parse_aggregation
 from FoundationSegLib.worker.protocol import Answered, Event, Failed, Progressed
 
-from .model_texts import RADIOGRAPHS, findings_html, fitting_card
+from .model_texts import MODALITIES, findings_choices, findings_html, fitting_card
 from .parameters import PanelState
 from .scores_part import LearnDialog, ScoresPart, head_text
 from .slices import slice_in_view, slice_text
@@ -73,7 +74,7 @@ class ClassifyPart(Part):
         self._volume_node: Any = None  # the image that the answer is about
         self._heads: dict[tuple[str, int], LearnedHead] = {}  # that were read, by name and time of the file
         self._dialog: LearnDialog | None = None
-        self._message = self._no_answer = ""
+        self._message = self._no_answer = self._outside = ""
         self._reason = _("Choose an image in the tab 'Segment' first.")
         self._views = Observers()
         ui.researchLabel.setText(f"<small>{RESEARCH_USE}</small>")
@@ -92,6 +93,7 @@ class ClassifyPart(Part):
         self._connect(ui.ownLabelsEdit, self._labels_edited, "textChanged()")
         self._connect(ui.classifyReadyButton, lambda: set_up(self._card_id()))
         self._connect(ui.classifyButton, lambda: self._ask(None))
+        self._connect(ui.anyDomainButton, self._ask_anyway)
         self._connect(ui.learnHeadButton, self._learn)
         self._connect(ui.removeHeadButton, self._remove_head)
         self._connect(ui.keepButton, self._keep)
@@ -102,46 +104,15 @@ class ClassifyPart(Part):
 
     def _make_boxes(self) -> dict[str, ChoiceBox]:
         """Make the boxes whose entries never change, by their parameters."""
-        ui = self._ui
-        entries = {
-            "subject": (
-                ui.subjectBox,
-                [
-                    ("slice", _("The slice in view")),
-                    ("range", _("A range of slices")),
-                    ("volume", _("The whole image")),
-                    ("roi", _("The region of interest")),
-                    ("segment", _("The selected segment")),
-                ],
-            ),
-            "looks": (
-                ui.looksBox,
-                [
-                    ("auto", _("Automatic")),
-                    ("ct-windows", _("Several CT windows")),
-                    ("ct-soft-tissue", _("CT, soft tissue")),
-                    ("ct-lung", _("CT, lung")),
-                    ("ct-bone", _("CT, bone")),
-                    ("percentile", _("Percentiles (0.5 to 99.5)")),
-                    ("display", _("As displayed")),
-                ],
-            ),
-            "aggregation": (
-                ui.aggregationBox,
-                [("mean", _("Mean")), ("max", _("Highest")), ("top-5", _("Mean of the highest five"))],
-            ),
-            "evidence": (
-                ui.evidenceBox,
-                [("similarity", _("by similar parts (fast)")), ("occlusion", _("by covering (slow)"))],
-            ),
-        }
-        subject_box, subjects = entries.pop("subject")
-        boxes = {name: self._choice_box(box, name, values) for name, (box, values) in entries.items()}
-        return boxes | {"subject": ChoiceBox(subject_box, self._subject_chosen, subjects)}
+        ui, entries = self._ui, findings_choices()
+        boxes = {"looks": ui.looksBox, "aggregation": ui.aggregationBox, "evidence": ui.evidenceBox}
+        made = {name: self._choice_box(box, name, entries[name]) for name, box in boxes.items()}
+        return made | {"subject": ChoiceBox(ui.subjectBox, self._subject_chosen, entries["subject"])}
 
     def report(self, error: FoundationSegError) -> None:
         """Show an error until something else is asked."""
         if not isinstance(error, Cancelled):
+            self._outside = error_text(error) if isinstance(error, DomainError) else ""
             self._say(error_text(error))
 
     def show(self) -> None:
@@ -153,19 +124,22 @@ class ClassifyPart(Part):
             return  # the tab behind the other one is shown when it comes to the front
         for name, box in self._boxes.items():
             box.show(getattr(parameters, name))
-        card_id, is_learned = self._card_id(), parameters.labelSet.startswith(PREFIX)
+        card_id, chosen = self._card_id(), self._label_set_id()
+        is_learned = chosen.startswith(PREFIX)
+        has_choice = is_learned or not (card_id and self._card(card_id).label_set)
         cards = [*self._cards.values(), *([self._card(card_id)] if card_id and card_id not in self._cards else ())]
         self._model_box.fill([(card.id, card.title) for card in cards])
         self._model_box.show(card_id)
         titles = [(labels.id, labels.title) for labels in self._label_sets.values()]
         learned = [(f"{PREFIX}{name}", _("{name} (learned)").format(name=name)) for name in head_names()]
-        self._label_set_box.fill([*titles, *learned, (OWN_LABELS, _("Own labels"))])
-        self._label_set_box.show(parameters.labelSet)
+        own = [(OWN_LABELS, _("Own labels"))] if has_choice else []
+        self._label_set_box.fill([*(pair for pair in titles if has_choice or chosen in pair), *learned, *own])
+        self._label_set_box.show(chosen)
         ui.removeHeadButton.setVisible(is_learned)
         for widget in (ui.classifyModelBox, ui.looksBox):
             widget.setEnabled(not is_learned)  # they are the head's own
         for widget in (ui.ownLabelsLabel, ui.ownLabelsEdit):
-            widget.setVisible(parameters.labelSet == OWN_LABELS)
+            widget.setVisible(chosen == OWN_LABELS)
         if ui.ownLabelsEdit.plainText != parameters.ownLabels:
             ui.ownLabelsEdit.setPlainText(parameters.ownLabels)
         for widget in self._range:
@@ -235,7 +209,7 @@ class ClassifyPart(Part):
         """Return the modality of the image as cards call it; empty where it is not known."""
         node = self._parameters.volume
         code = (modality_of(node) if node is not None else None) or ""
-        return RADIOGRAPHS.get(code, code)
+        return MODALITIES.get(code, code)
 
     def _card(self, card_id: str) -> ModelCard:
         return self._cards.get(card_id) or self._state.installer.catalogue[card_id]
@@ -265,6 +239,12 @@ class ClassifyPart(Part):
             return chosen
         card = fitting_card(self._cards, self._modality())
         return card.id if card is not None else ""
+
+    def _label_set_id(self) -> str:
+        """Return the labels that are chosen; those of a model that was trained on certain ones are its own."""
+        chosen, card_id = self._parameters.labelSet, self._card_id()
+        own = "" if chosen.startswith(PREFIX) or not card_id else self._card(card_id).label_set
+        return own or chosen
 
     def _show_priors(self) -> None:
         """Offer the other images of the patient; without one, the row is not there."""
@@ -305,9 +285,14 @@ class ClassifyPart(Part):
             return Subject(segment=segment.session.mask(segment.segment_id))
         return Subject()
 
-    def _ask(self, evidence: EvidenceWish | None) -> None:
+    def _ask_anyway(self) -> None:
+        """Ask the last question again, of an image of a kind that the model was not trained on."""
+        is_same = self._question is not None and self._question.model_id == self._card_id()
+        self._ask(self._question.evidence if self._question is not None else None, any_domain=is_same)
+
+    def _ask(self, evidence: EvidenceWish | None, *, any_domain: bool = False) -> None:
         parameters = self._parameters
-        head, labels, subject = self._head(), self._label_sets.get(parameters.labelSet), self._subject()
+        head, labels, subject = self._head(), self._label_sets.get(self._label_set_id()), self._subject()
         if head is not None:
             labels = head.label_set()
             if parameters.subject == "slice" and subject.axis != head.axis:
@@ -331,6 +316,7 @@ class ClassifyPart(Part):
             aggregation=parse_aggregation(parameters.aggregation),
             evidence=evidence,
             head=head,
+            any_domain=any_domain,
         )
         self._controller.submit(self._question, self._take)
         self.show()
@@ -377,6 +363,8 @@ class ClassifyPart(Part):
     def _show_answer(self, answer: Classification) -> None:
         ui, verdict, count = self._ui, ", ".join(answer.verdict) or NONE_OF_THESE, len(answer.slices) or _("all")
         lines = [_("<b>{verdict}</b> (slices: {count})").format(verdict=escape(verdict), count=count)]
+        if answer.is_outside:
+            lines.append(f"<b>{escape(OUTSIDE)}</b>")
         if not answer.is_calibrated:
             lines.append(_("Not calibrated: rank, margin and spread say how sure the ranking is, and no more."))
         figures = self._card(answer.checkpoint.model_id).figures
@@ -428,6 +416,7 @@ class ClassifyPart(Part):
         self._message = text
         self._ui.classifyMessageLabel.setText(text or self._reason)
         self._ui.classifyMessageLabel.setVisible(bool(text or self._reason))
+        self._ui.anyDomainButton.setVisible(bool(text) and text == self._outside)
 
     @cached_property
     def _label_sets(self) -> Mapping[str, LabelSet]:
@@ -477,7 +466,8 @@ class ClassifyPart(Part):
         save_table(_("Export scores"), table, _("scores.csv"))
 
     def _show_where(self) -> None:
-        self._ask(EvidenceWish(self._scores.selected_label(), self._parameters.evidence))
+        is_outside = self._answer is not None and self._answer.is_outside
+        self._ask(EvidenceWish(self._scores.selected_label(), self._parameters.evidence), any_domain=is_outside)
 
     def _name_segment(self) -> None:
         label, segment = self._scores.selected_label(), self._controller.selected_node_segment

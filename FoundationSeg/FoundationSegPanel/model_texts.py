@@ -23,7 +23,8 @@ from FoundationSegLib.page import picture_source
 from FoundationSegLib.progress import ProgressReport, bytes_text
 from FoundationSegLib.requests.classification_answer import LabelScore
 
-RADIOGRAPHS = {"CR": "XR", "DX": "XR", "MG": "XR", "RG": "XR"}  # what cards call X-ray images, by DICOM's codes
+# Cards' words for X-ray images and photographs of the retina, by DICOM's codes.
+MODALITIES = {"CR": "XR", "DX": "XR", "MG": "XR", "RG": "XR", "OP": "fundus"}
 
 # Bytes that pip downloaded for each into an environment with nothing but PyTorch, with what they need in turn
 # (Linux, 2026); pip is asked for the exact numbers on request.
@@ -273,6 +274,30 @@ def _row(label: str, text: str) -> str:
 
 def _link(address: str) -> str:
     return f'<a href="{escape(address, quote=True)}">{escape(address)}</a>'
+
+
+def findings_choices() -> Mapping[str, Sequence[tuple[str, str]]]:
+    """Return the entries of the boxes in the tab "Findings" that never change, by their parameters."""
+    return {
+        "subject": (
+            ("slice", _("The slice in view")),
+            ("range", _("A range of slices")),
+            ("volume", _("The whole image")),
+            ("roi", _("The region of interest")),
+            ("segment", _("The selected segment")),
+        ),
+        "looks": (
+            ("auto", _("Automatic")),
+            ("ct-windows", _("Several CT windows")),
+            ("ct-soft-tissue", _("CT, soft tissue")),
+            ("ct-lung", _("CT, lung")),
+            ("ct-bone", _("CT, bone")),
+            ("percentile", _("Percentiles (0.5 to 99.5)")),
+            ("display", _("As displayed")),
+        ),
+        "aggregation": (("mean", _("Mean")), ("max", _("Highest")), ("top-5", _("Mean of the highest five"))),
+        "evidence": (("similarity", _("by similar parts (fast)")), ("occlusion", _("by covering (slow)"))),
+    }
 
 
 def findings_html(card: ModelCard, readiness: Readiness, modality: str) -> str:

@@ -5,10 +5,11 @@ import pytest
 import slicer
 
 from FoundationSegLib.catalog.label_sets import label_set_of
-from FoundationSegLib.errors import PackageError
+from FoundationSegLib.errors import DomainError, PackageError
 from FoundationSegLib.monitoring import MONITORING_VARIABLE, read_counts
 from FoundationSegLib.progress import ProgressReport
-from FoundationSegLib.requests.classification_answer import RESEARCH_USE
+from FoundationSegLib.requests.classification_answer import OUTSIDE, RESEARCH_USE
+from FoundationSegLib.requests.domain import DomainCheck
 from FoundationSegLib.requests.heads import HEADS_VARIABLE, head_names, write_head
 from FoundationSegLib.requests.segmentation import CheckpointRecord
 from FoundationSegLib.worker.protocol import Answered, Failed, Progressed
@@ -154,6 +155,48 @@ def test_a_failure_is_said_and_a_cancel_is_not(tab):
     tab.desk.wait_until(lambda: not tab.client.is_busy and not tab.work.is_busy)
     tab.let_pass()
     assert not tab.ui.classifyMessageLabel.visible and not tab.ui.classifyProgressRow.visible
+
+
+def test_an_image_of_another_kind_is_scored_at_the_users_wish_alone_and_marked(tab, tmp_path):
+    tab.desk.choose(tab.ui.classifyModelBox, "COLIPRI")
+    outside = DomainError("the image is not of the domain of COLIPRI")
+    tab.client.fails, tab.client.failure = True, outside
+    assert not tab.ui.anyDomainButton.visible
+    ask(tab)
+    assert "not of the domain" in tab.ui.classifyMessageLabel.text and tab.ui.anyDomainButton.visible
+    assert not tab.client.asked[-1].any_domain and not tab.ui.scoresTable.visible
+    tab.desk.choose(tab.ui.classifyModelBox, "BiomedCLIP")
+    tab.desk.click(tab.ui.anyDomainButton)
+    assert not tab.client.asked[-1].any_domain, "another model has a domain of its own"
+    tab.desk.choose(tab.ui.classifyModelBox, "COLIPRI")
+    ask(tab)
+    tab.client.fails, tab.client.domain = (
+        False,
+        DomainCheck("outside", ("it seems to show the head",), is_overridden=True),
+    )
+    ask(tab, tab.ui.anyDomainButton)
+    assert tab.client.asked[-1].any_domain and not tab.ui.anyDomainButton.visible
+    assert OUTSIDE in tab.ui.verdictLabel.text
+    ask(tab, tab.ui.whereButton)
+    assert tab.client.asked[-1].any_domain, "where is asked of the same image"
+    tab.desk.answer_dialogs(choose_file(tmp_path / "scores.csv"))
+    tab.desk.click(tab.ui.exportScoresButton)
+    assert OUTSIDE in (tmp_path / "scores.csv").read_text(encoding="utf-8")
+    ask(tab)
+    assert not tab.client.asked[-1].any_domain, "the wish is for one question"
+
+
+def test_a_model_of_certain_labels_offers_no_others(tab):
+    own = tab.wanted.labelSet
+    tab.desk.choose(tab.ui.classifyModelBox, "TorchXRayVision DenseNet-121")
+    assert [tab.ui.labelSetBox.itemText(n) for n in range(tab.ui.labelSetBox.count)] == [
+        "Chest X-ray, TorchXRayVision's findings"
+    ]
+    assert not tab.ui.ownLabelsEdit.visible
+    ask(tab)
+    assert len(tab.client.asked[-1].labels.labels) == 18
+    tab.desk.choose(tab.ui.classifyModelBox, "BiomedCLIP")
+    assert tab.wanted.labelSet == own and tab.ui.ownLabelsEdit.visible and tab.ui.labelSetBox.count > 9
 
 
 def test_label_sets_come_along_and_are_remembered(tab):

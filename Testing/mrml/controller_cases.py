@@ -28,6 +28,8 @@ class FakeWorkerClient:
 
     is_slow: bool = False
     fails: bool = False
+    failure: Exception = field(default_factory=lambda: InferenceError("no memory"))
+    domain: object = None  # of answers to classify
     asked: list = field(default_factory=list)
     prepared: list = field(default_factory=list)
     volumes: dict = field(default_factory=dict)
@@ -77,13 +79,13 @@ class FakeWorkerClient:
         """Answer what is open."""
         request, self._open = self._open, None
         if self.fails:
-            self._events.append(Failed(request.request_id, InferenceError("no memory")))
+            self._events.append(Failed(request.request_id, self.failure))
         elif isinstance(request, PredictRequest):
             model = FakeClient(self.volumes[request.volume_key])
             answer = model.prediction(replace(request, model_id="fake"))
             self._events.append(Answered(request.request_id, answer))
         elif isinstance(request, ClassifyRequest):
-            found = classified(request, self.volumes[request.volume_key])
+            found = replace(classified(request, self.volumes[request.volume_key]), domain=self.domain)
             self._events.append(Answered(request.request_id, found))
         elif isinstance(request, EmbedRequest):
             record, vectors = (
