@@ -92,7 +92,7 @@ class LearningPart(Part):
         # Not better than a copied mask and thresholds: the evidence page has the figures.
         self._is_wanted = False
         headings = [_("Image"), _("Slice"), _("ml"), _("mm"), _("Likeness"), _("Confidence")]
-        set_up_table(ui.proposalsTable, headings)
+        set_up_table(ui.proposalsTable, headings, stretch=0)
         self._connect(ui.proposalsTable, self._show_selected, "itemSelectionChanged()")
         self._connect(ui.proposalsTable.horizontalHeader(), self._sort, "sectionClicked(int)")
         self._connect(ui.similarButton, self._find)
@@ -353,7 +353,8 @@ class TeachDialog(Dialog):
             offer_button(ui.keepButton, _("There is nothing to keep yet: train first."))
         else:
             offer_button(ui.keepButton, "" if result.passed else _("It is not better than before, beyond chance."))
-        ui.discardButton.enabled = ui.resultArea.visible = result is not None  # else the table takes its room
+        ui.discardButton.enabled = ui.resultArea.visible = result is not None
+        ui.casesTable.visible = result is None  # each has the room of the other
         ui.estimateLabel.text = self._estimate()
 
     def _estimate(self) -> str:
@@ -476,24 +477,24 @@ def example_html(example: "HeldOutExample") -> str:
 def result_html(result: "Adaptation") -> str:
     """Return the scores of each kind of prompts, what was left out, and the examples."""
     lines = [_score_line(scores) for scores in result.kinds]
-    lines += [_("Elsewhere: {line}").format(line=_score_line(scores)) for scores in result.elsewhere]
+    lines += [_("Elsewhere, {line}").format(line=_score_line(scores, is_offered=False)) for scores in result.elsewhere]
     lines += map(html.escape, result.notes)
     return "<br>".join((*lines, *map(example_html, result.examples)))
 
 
-def _score_line(scores: "KindScores") -> str:
+def _score_line(scores: "KindScores", *, is_offered: bool = True) -> str:
     kinds = {"box": _("a box"), "point": _("one click"), "correction": _("three clicks")}
-    text = _("{kind}: {change}, without a model {baseline}: {verdict}").format(
-        kind=kinds[scores.kind],
-        change=_change(scores),
-        baseline=f"{scores.baseline:.2f}",
-        verdict=f"<b>{_('better')}</b>" if scores.passed else _("not better beyond chance"),
-    )
+    verdict = f"<b>{_('better')}</b>" if scores.passed else _("not better beyond chance")
+    text = _("{kind}: {change}, without a model {baseline}")
+    text = text.format(kind=kinds[scores.kind], change=_change(scores), baseline=f"{scores.baseline:.2f}")
+    text += f": {verdict}" if is_offered else ""
     lower = [f"{html.escape(label.name)}: {_change(label)}" for label in scores.fallen]
     return text + (_("; lower for {labels}").format(labels="; ".join(lower)) if lower else "")
 
 
 def _change(scores: "KindScores | LabelScores") -> str:
-    low, high = (("?" if end is None else f"{end:+.2f}") for end in (scores.gain.low, scores.gain.high))
-    text = _("Dice {before} to {after} (gain {low} to {high})")
-    return text.format(before=f"{scores.before:.2f}", after=f"{scores.after:.2f}", low=low, high=high)
+    text = _("Dice {before} to {after}").format(before=f"{scores.before:.2f}", after=f"{scores.after:.2f}")
+    low, high = scores.gain.low, scores.gain.high
+    if low is None or high is None:  # of a single patient
+        return text
+    return text + _(" (gain {low} to {high})").format(low=f"{low:+.2f}", high=f"{high:+.2f}")

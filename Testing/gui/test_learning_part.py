@@ -123,11 +123,12 @@ def taught(request, passes):
     gain = adaptation.Gain(0.5, 0.3 if passes else -0.1, 0.7)
     lower = adaptation.LabelScores("Spleen", 4, 0.75, 0.7, adaptation.Gain(-0.05, -0.1, 0.02))
     kind = adaptation.KindScores("point", 9, 0.01, 0.78, 0.6, gain, gain, (lower,))
+    lost = adaptation.KindScores("box", 9, 0.88, 0.86, 0.7, adaptation.Gain(-0.02), adaptation.Gain(0.1))
     mask = np.zeros((20, 24), np.bool_)
     mask[5:12, 6:15] = True
     example = adaptation.HeldOutExample("Liver", 3, np.full((20, 24), 90, np.uint8), mask, mask & False, mask)
     return adaptation.Adaptation(
-        f"{request.model_id}+{request.name}", request.model_id, "0" * 64, "1" * 64, 9, (kind,), (), "blocks", 3,
+        f"{request.model_id}+{request.name}", request.model_id, "0" * 64, "1" * 64, 9, (kind,), (lost,), "blocks", 3,
         1, 1, 300, 300, (), {}, ("a note",), request.training, (example,) * 3,
     )  # fmt: skip
 
@@ -205,7 +206,8 @@ def test_a_result_is_shown_before_and_after_and_discarded(rig, teach):
     assert "not better" in dialog.ui.keepButton.toolTip
     text = dialog.ui.resultLabel.text
     assert text.count("<img") == 3 and "0.01 to 0.78" in text and "a note" in text
-    assert "lower for Spleen: Dice 0.75 to 0.70" in text
+    assert "lower for Spleen: Dice 0.75 to 0.70 (gain" in text
+    assert "Elsewhere, a box: Dice 0.88 to 0.86, without a model 0.70<br>" in text, "one patient has no interval"
     assert "after 100 steps" in dialog.ui.curveLabel.text and "<img" in dialog.ui.curveLabel.text
     rig.desk.click(dialog.ui.discardButton)
     assert not dialog.ui.discardButton.enabled and dialog.ui.startButton.enabled and not rig.kept
