@@ -33,11 +33,12 @@ SPACING_MM = (1.5, 1.5, 3.0)
 _LOWEST_HU, _HIGHEST_HU = -1000, 1000
 _SAME = 1e-3  # MONAI's tolerance: spacings in mm, and grids, nearer than that are left as they are
 _SLAB = 16  # planes resampled at once
-_WORK = 2 * 10**9  # multiplications at once; cancel waits for them
+_WORK = 10**9  # multiplications at once; cancel waits for them
+_PASSES = 250  # what it takes to write, normalise, rectify and copy a number, in multiplications
 _HEADS = 12  # of the text tower
 _WINDOW = 512  # tokens around a token that it sees
 _LONGEST_TEXT = 1024  # tokens
-_TOKENS = 2**11  # computed at once, as long as that is a text
+_TOKENS = 2**10  # computed at once, as long as that is a text
 _WORD = re.compile(r"\w+|[^\w\s]+")  # NLTK's wordpunct_tokenize
 
 
@@ -60,11 +61,14 @@ def prepare(volume: Volume, size: Size = SIZE, check: Check = unstoppable) -> Pr
     spans = list(zip((middle - reach).tolist(), (middle + reach).tolist(), strict=True))
     voxels = torch.zeros(size)
     inside = voxels[tuple(target)]
-    values = torch.from_numpy(np.ascontiguousarray(array, np.float32))
     if array.shape == shape and np.allclose(to_image, np.eye(4), atol=_SAME):
-        inside[...] = values[tuple(source)]
+        inside[...] = torch.from_numpy(np.ascontiguousarray(array[tuple(source)], np.float32))
     else:
-        _resample(values.double(), to_image, shape, source, inside, check)
+        values = np.empty(array.shape)
+        for plane, stored in zip(values, array, strict=True):
+            check()
+            plane[...] = stored.astype(np.float32)
+        _resample(torch.from_numpy(values), to_image, shape, source, inside, check)
     inside.sub_(_LOWEST_HU).div_(_HIGHEST_HU - _LOWEST_HU).clamp_(0, 1)
     return PreparedVolume(voxels[None, None], turn.spans_back(spans[::-1], volume.geometry.shape_kji))
 
@@ -132,8 +136,8 @@ def _slabs(image: Tensor, kernel: int, stride: int, planes: int) -> Iterator[tup
     for start in range(0, count, planes):
         stop = min(start + planes, count)
         first, last = start * stride - margin, (stop - 1) * stride - margin + kernel
-        slab = image[:, :, max(0, first) : min(last, depth)]
-        yield slice(start, stop), count, functional.pad(slab, (0, 0, 0, 0, max(0, -first), max(0, last - depth)))
+        slab, beyond = image[:, :, max(0, first) : min(last, depth)], (max(0, -first), max(0, last - depth))
+        yield slice(start, stop), count, functional.pad(slab, (0, 0, 0, 0, *beyond)) if any(beyond) else slab
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +169,7 @@ def _normalised(
     """Convolve and normalise, then rectify, unless it ``ends`` there; ``added`` is first added, and overwritten."""
     weight = conv.weight.sum(dim=1, keepdim=True) if image.shape[1] == 1 else conv.weight  # grey is three equal colours
     area = image.shape[3] * image.shape[4] // conv.stride[1] ** 2
-    planes = max(1, pace.most // (weight.numel() * area))
+    planes = max(1, pace.most // ((weight.numel() + _PASSES * len(weight)) * area))
 
     def work(slab: Tensor) -> Tensor:
         result = norm(functional.conv3d(slab, weight, None, conv.stride, (0, *conv.padding[1:])))
@@ -216,7 +220,7 @@ class _InflatedResNet(nn.Module):
         blocks = [*self.layer1, *self.layer2, *self.layer3, *self.layer4]
         progress.step("classify", 0, len(blocks))
         image = _normalised(voxels.permute(0, 1, 4, 2, 3), self.conv1, self.bn1, pace)
-        slabs = _slabs(image, 3, 2, 8)
+        slabs = _slabs(image, 3, 2, 4)
         image = _joined(lambda slab: functional.max_pool3d(slab, 3, 2, (0, 1, 1)), slabs, pace.check, None)
         for done, block in enumerate(blocks):
             progress.step("classify", done, len(blocks))
