@@ -1,6 +1,7 @@
 import pytest
 
 from FoundationSegLib.catalog import catalogue
+from FoundationSegLib.catalog.model_cards import LearnedFrom
 from FoundationSegLib.errors import CardError
 from Testing.unit.fakes import CARD_TOML, fake_card
 
@@ -105,3 +106,21 @@ def test_a_light_model_is_offered_for_a_click_that_the_chosen_one_only_knows_as_
     without = {name: other for name, other in cards.items() if name != "edgetam"}
     smaller = catalogue.light_model_for(kind, cards[chosen], without)
     assert (smaller and smaller.id) == (offered and "mobile-sam")
+
+
+@pytest.mark.parametrize(
+    ("kinds", "prompts", "negative", "translations"),
+    [
+        (("box",), ("box",), (), {"point": "box", "scribble": "box", "lasso": "box", "mask": "box"}),
+        (("point",), ("point",), (), {"scribble": "points"}),
+        (("box", "point", "correction"), ("box", "point"), ("point",), {"scribble": "points", "lasso": "box"}),
+    ],
+)
+def test_an_adapted_model_takes_what_it_is_better_at_in_place_of_the_bases_translations(
+    kinds, prompts, negative, translations
+):
+    base = catalogue.read_catalogue()["lite-medsam"]
+    learned_from = LearnedFrom("0" * 64, 1, 1, 300, "2026-01-01", "0", ())
+    card = catalogue.make_card(base, "mine", kinds, learned_from, "1" * 64, 9)
+    assert (card.prompts, card.negative, card.translations) == (prompts, negative, translations)
+    assert (card.id, card.base, card.license.name) == ("lite-medsam+mine", base.id, base.license.name)

@@ -209,6 +209,14 @@ def test_a_kind_that_loses_a_label_beyond_chance_does_not_pass(label, passes):
     assert scores.passed is passes and bool(scores.fallen) is (label.mean < 0)
 
 
+def test_a_training_ends_where_the_held_out_loss_no_longer_falls(desk, cases):
+    request = null_request(cases, 0, replace(QUICK, steps=2000, rate=3e-2))
+    result = desk[0].adapt(request, Progress())
+    losses = [point.held_out for point in result.curve]
+    assert result.curve[-1].step < 2000 and len(losses) - 1 - losses.index(min(losses)) == 3
+    assert result.steps == result.curve[losses.index(min(losses))].step, "the best weights are taken, not the last"
+
+
 def test_a_discarded_result_leaves_nothing(desk):
     engine, run = desk
     result = run(replace(QUICK, steps=1))
