@@ -19,7 +19,7 @@ from pathlib import Path
 
 # Lines of code added for what did not exist then: the faults found in use, with their checks and reports.
 SHARE_OF_FAULTS = 1_417
-SHARE_OF_PANEL = 1_730  # the daily path of the panel, its keys, tour and templates; what its segments and messages say
+SHARE_OF_PANEL = 1_734  # the daily path of the panel, its keys, tour and templates; what its segments and messages say
 SHARE_OF_COHORTS = 1_601  # `batch`: cases, the cluster, table and page; DICOM segmentations and measurements; reports
 SHARE_OF_LIGHT_MODELS = 130  # EdgeTAM and MobileSAM, which model is offered for a click, drafts at a resolution
 SHARE_OF_ADAPTATION = 2_307  # training and its test, cards of results, the command, the dialog; more objects like one

@@ -26,7 +26,7 @@ from .scores_part import MonitoringPart
 from .segments_part import PromptsPart, SegmentsPart, TemplatesPart
 from .slices import is_shown
 from .tools_part import ToolsPart, TourPart
-from .widgets import UI_FOLDER, Later, connect, is_image, slot
+from .widgets import UI_FOLDER, Later, connect, draw_views_next, is_image, slot
 
 _LOADING_MS = 300  # until an image that was added is shown, too
 _TICK_MS = 15  # a click is answered in 30 ms at best; a tick without news takes microseconds
@@ -119,9 +119,8 @@ class Panel:
     def enter(self) -> None:
         """Let tools and keys work: the user has come to the module."""
         self.is_entered = True
-        self.lend(None)
         self.model.inspect_once()
-        self.follow()
+        self.lend(None)
 
     def leave(self) -> None:
         """Give mouse and keys back to Slicer: the user has gone to another module. Requests go on."""
@@ -203,6 +202,7 @@ class Panel:
 
     @slot
     def _tick(self) -> None:
+        draw_views_next()
         self.controller.tick()
 
     @slot

@@ -61,6 +61,12 @@ def _guard(owner: Reporting, function: Callable[..., object], arguments: Sequenc
         owner.report(FoundationSegError(text))
 
 
+def draw_views_next() -> None:
+    """Have the views drawn once, in the next turn of the event loop; in this one, each event of a node might do it."""
+    slicer.app.pauseRender()
+    qt.QTimer.singleShot(0, slicer.app.resumeRender)
+
+
 class Later:
     """Calls functions in later turns of the event loop, one in each, so that the user is not kept waiting in between.
 
@@ -91,6 +97,7 @@ class Later:
         del self._functions[function]
         if self._functions:
             self._timer.start(0)
+        draw_views_next()
         function()
 
 

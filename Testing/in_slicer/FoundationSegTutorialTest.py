@@ -21,7 +21,9 @@ SPACING = (1.5, 2.0, 1.0)  # of k, j, i, in mm
 LIVER, SPLEEN = 300, 500  # intensities, and centres below
 CENTRES = {LIVER: (24, 32, 24), SPLEEN: (24, 30, 58)}
 RADIUS = {LIVER: 15.0, SPLEEN: 9.0}  # mm
-FOUR_UP, ONE_UP_RED = 3, 6  # vtkMRMLLayoutNode::SlicerLayoutFourUpView, SlicerLayoutOneUpRedSliceView
+LAYOUTS = slicer.vtkMRMLLayoutNode
+FOUR_UP, ONE_UP = LAYOUTS.SlicerLayoutFourUpView, LAYOUTS.SlicerLayoutOneUpRedSliceView
+TWO_MONITORS = LAYOUTS.SlicerLayoutDualMonitorFourUpView
 LEFT, NO_BUTTON = qt.Qt.LeftButton, qt.Qt.NoButton
 
 
@@ -151,15 +153,21 @@ class FoundationSegTutorialTest(ScriptedLoadableModuleTest):
         self.tutorial()
 
     def test_LayoutsInBetween(self):
-        """A prompt, undo and redo, in a layout of four views, then of one, then of four again."""
-        for layout, value in ((FOUR_UP, LIVER), (ONE_UP_RED, SPLEEN), (FOUR_UP, None)):
+        """Prompts, undo and redo in a layout of four views, of one, of two monitors, and of four again."""
+        turns = (
+            (FOUR_UP, "Red", LIVER),
+            (ONE_UP, "Red", SPLEEN),
+            (TWO_MONITORS, "Yellow", LIVER),
+            (FOUR_UP, "Green", SPLEEN),
+        )
+        for layout, view, value in turns:
             slicer.app.layoutManager().setLayout(layout)
-            slicer.util.resetSliceViews()
             self.wait()
-            if value is not None:
-                self.new_segment(f"Segment of {value}")
-                self.box("Red", value)
-                self.undo_and_redo("Red")
+            slicer.util.resetSliceViews()
+            self.new_segment(f"{view} of {value}")
+            self.box(view, value)
+            self.undo_and_redo(view)
+        self.look_at(LIVER)
         self.assert_shown("Red", LIVER, SPLEEN)
 
     def test_SegmentEditorAndMarkupsInBetween(self):
