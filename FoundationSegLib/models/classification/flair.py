@@ -51,7 +51,7 @@ class FlairNetwork(nn.Module):
         )
         picture = make_picture()
         picture.fc = nn.Identity()
-        projected = state["vision_model.projection_head_vision.projection.weight"].shape[0]
+        projected = state["text_model.projection_head_text.projection.weight"].shape[0]
         self.vision_model = nn.ModuleDict({"model": picture, "projection_head_vision": _projection(2048, projected)})
         text = {"model": BertModel(config), "projection_head_text": _projection(width, projected)}
         self.text_model = nn.ModuleDict(text)

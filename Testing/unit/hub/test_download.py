@@ -153,6 +153,17 @@ def test_a_release_comes_whole_resumed_and_without_the_login(hub, store, commit,
     require_whole(store, card)
 
 
+def test_a_release_is_imported_by_the_names_that_it_has_there(hub, store, tmp_path):
+    card, contents = release_card(hub), dict(zip(("own0.bin", "own1.bin"), FILES.values(), strict=True))
+    files = [dataclasses.replace(file, path=name) for file, name in zip(card.source.files, contents, strict=True)]
+    card = dataclasses.replace(card, source=dataclasses.replace(card.source, files=tuple(files)))
+    for path, content in FILES.items():
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_bytes(content)
+    import_checkpoint(store, card, tmp_path, Progress())
+    require_whole(store, card, contents)
+
+
 @pytest.mark.parametrize(
     ("address", "words"),
     [
