@@ -69,7 +69,7 @@ class Volume:
         """The volume of a voxel; None in pixels, and for what has no place in the patient: an X-ray has no depth."""
         return None if self.in_pixels or self.sides is not None else self.geometry.voxel_volume_mm3 / 1000
 
-    @property
+    @cached_property
     def key(self) -> str:
         """A fingerprint of voxels, type and grid: equal keys mean the same image; 32 hexadecimal digits.
 
