@@ -166,7 +166,7 @@ def test_an_image_of_another_kind_is_scored_at_the_users_wish_alone_and_marked(t
     assert "not of the domain" in tab.ui.classifyMessageLabel.text and tab.ui.anyDomainButton.visible
     assert not tab.client.asked[-1].any_domain and not tab.ui.scoresTable.visible
     tab.desk.choose(tab.ui.classifyModelBox, "BiomedCLIP")
-    tab.desk.click(tab.ui.anyDomainButton)
+    ask(tab, tab.ui.anyDomainButton)
     assert not tab.client.asked[-1].any_domain, "another model has a domain of its own"
     tab.desk.choose(tab.ui.classifyModelBox, "COLIPRI")
     ask(tab)
