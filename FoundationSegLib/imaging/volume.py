@@ -75,32 +75,27 @@ class Volume:
 
         Computed at first use (about 0.2 s for 157 MB) and kept.
         """
-        return self._fingerprint[0]
+        digest = hashlib.blake2b(digest_size=16)
+        digest.update(f"{self.array_kji.dtype.str}{self.array_kji.shape}".encode())
+        digest.update(self.geometry.ijk_to_ras.tobytes())
+        for plane in self.array_kji:
+            digest.update(np.ascontiguousarray(plane).data)
+        return digest.hexdigest()
 
     @property
     def checksum(self) -> str:
-        """A sum over all voxels, taken with :attr:`key`, which shows whether they arrived; 16 hexadecimal digits."""
-        return self._fingerprint[1]
+        """A sum over all voxels, which shows whether they arrived; 16 hexadecimal digits.
 
-    @cached_property
-    def _fingerprint(self) -> tuple[str, str]:
-        digest, total = hashlib.blake2b(digest_size=16), 0
-        digest.update(f"{self.array_kji.dtype.str}{self.array_kji.shape}".encode())
-        digest.update(self.geometry.ijk_to_ras.tobytes())
-        for number, plane in enumerate(map(np.ascontiguousarray, self.array_kji), start=1):
-            digest.update(plane.data)
-            total += number * _sum_of_bits(plane)
-        return digest.hexdigest(), f"{total % 2**64:016x}"
-
-    def take_key(self, key: str, checksum: str) -> bool:
-        """Take over the key of an image that came from another process; False where the voxels have another sum.
-
-        That takes a tenth of the time in which the key is worked out.
+        Takes a tenth of the time of :attr:`key`.
         """
         planes = enumerate(map(np.ascontiguousarray, self.array_kji), start=1)
-        is_whole = f"{sum(number * _sum_of_bits(plane) for number, plane in planes) % 2**64:016x}" == checksum
+        return f"{sum(number * _sum_of_bits(plane) for number, plane in planes) % 2**64:016x}"
+
+    def take_key(self, key: str, checksum: str) -> bool:
+        """Take over the key of an image that came from another process; False where the voxels have another sum."""
+        is_whole = self.checksum == checksum
         if is_whole:
-            self.__dict__["_fingerprint"] = key, checksum
+            self.__dict__["key"] = key
         return is_whole
 
 
