@@ -58,7 +58,7 @@ def classify(
     if request.head is not None:
         return _by_head(request, request.head, volume, views, encoder)
     question, texts, wording = _question(request, encoder)
-    rule: scoring.ScoringRule = question.rule if isinstance(question, scoring.LabelQuestion) else "trained"
+    rule = question.rule
     slices, vectors = _vectors(request.subject, volume, views, encoder)
     images = np.stack(list(vectors.values())).astype(np.float64)
     encoder = _asked_for_region(encoder, images)

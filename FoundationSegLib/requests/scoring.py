@@ -103,6 +103,7 @@ class TrainedLabels:
     names: tuple[str, ...]
     weights: Floats
     operating_points: Floats
+    rule: ScoringRule = "trained"
 
     def of(self, names: Sequence[str]) -> "TrainedLabels":
         """Some of the labels, in this order."""
