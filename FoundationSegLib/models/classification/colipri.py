@@ -23,6 +23,7 @@ from ...imaging.volume import Volume, towards_ras
 from ...progress import Progress
 from ...requests.scoring import Head
 from .. import weights
+from ..preprocessing import to_device
 from ..protocols import Check, TextVectors, VolumeVectors, unstoppable
 from .two_towers import PreparedVolume, TextReader, build_network, count_layers, make_tokenizer, read_weights, unit
 
@@ -279,7 +280,7 @@ class Colipri:
             Cancelled: the user stopped it.
         """
         cube, encoder = prepare(volume, self.size), self.network.image_encoder
-        tokens = encoder(cube.voxels.to(self.device), self.turns, progress)
+        tokens = encoder(to_device(cube.voxels, self.device), self.turns, progress)
         side, turn = self.size // _PATCH, towards_ras(volume.geometry)
         cells_zyx = (
             unit(_in_parts(encoder.pooler.of_each, tokens, progress.check))[0]

@@ -22,7 +22,7 @@ from transformers import BertConfig, BertModel, BertTokenizer
 from ...catalog.model_cards import ModelCard
 from ...requests.scoring import Head
 from .. import weights
-from ..preprocessing import channels_first
+from ..preprocessing import channels_first, to_device
 from .two_towers import TextReader, TwoTowers, build_network, count_layers, make_tokenizer, read_weights
 
 SIZE = 512  # pixels, the side of the square that the network sees
@@ -72,7 +72,7 @@ class Preparation:
         """(pictures, 3, size, size) float32 on the device."""
         levels = (channels_first(image).float() / 255 for image in images)
         sized = (resize(level, [self.size, self.size], antialias=True) for level in levels)
-        return torch.cat([picture.expand(1, 3, self.size, self.size) for picture in sized]).to(device)
+        return to_device(torch.cat([picture.expand(1, 3, self.size, self.size) for picture in sized]), device)
 
 
 def load(

@@ -24,6 +24,7 @@ from ...imaging.volume import Volume, towards_ras
 from ...progress import Progress
 from ...requests.scoring import Head
 from .. import weights
+from ..preprocessing import to_device
 from ..protocols import Check, TextVectors, VolumeVectors, unstoppable
 from .two_towers import PreparedVolume, TextReader, build_network, count_layers, make_tokenizer, unit
 
@@ -321,7 +322,7 @@ class Merlin:
             Cancelled: the user stopped it.
         """
         prepared = prepare(volume, self.size, progress.check)
-        parts = self.network.encode_image["i3_resnet"](prepared.voxels.to(self.device), progress)
+        parts = self.network.encode_image["i3_resnet"](to_device(prepared.voxels, self.device), progress)
         cells_zyx = unit(parts).transpose(0, 2, 1, 3)
         cells_kji = np.ascontiguousarray(towards_ras(volume.geometry).turn_back(cells_zyx))
         return VolumeVectors(unit(parts.mean(dim=(0, 1, 2))), cells_kji, prepared.spans_kji)

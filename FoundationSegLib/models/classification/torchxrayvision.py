@@ -26,7 +26,7 @@ from ...catalog.model_cards import ModelCard
 from ...errors import CheckpointError
 from ...requests.scoring import TrainedLabels
 from .. import weights
-from ..preprocessing import channels_first
+from ..preprocessing import channels_first, to_device
 from ..protocols import Check, unstoppable
 from .two_towers import build_network, grid, unit
 
@@ -156,9 +156,8 @@ class TorchXRayVision:
 
     def _features(self, images: Sequence[NDArray[np.uint8]], check: Check) -> Tensor:
         with weights.checked(self.network.features.children(), check):
-            return functional.relu(
-                self.network.features(torch.cat([prepare(image) for image in images]).to(self.device))
-            )
+            pixels = to_device(torch.cat([prepare(image) for image in images]), self.device)
+            return functional.relu(self.network.features(pixels))
 
 
 def _homogeneous(features: Tensor) -> NDArray[np.float32]:
