@@ -287,8 +287,8 @@ class ClassifyPart(Part):
 
     def _ask_anyway(self) -> None:
         """Ask the last question again, of an image of a kind that the model was not trained on."""
-        is_same = self._question is not None and self._question.model_id == self._card_id()
-        self._ask(self._question.evidence if self._question is not None else None, any_domain=is_same)
+        question = self._question
+        self._ask(question.evidence, any_domain=question.model_id == self._card_id())
 
     def _ask(self, evidence: EvidenceWish | None, *, any_domain: bool = False) -> None:
         parameters = self._parameters
