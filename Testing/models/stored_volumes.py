@@ -9,6 +9,13 @@ from FoundationSegLib.imaging.geometry import Geometry, Vector, as_vector
 from FoundationSegLib.imaging.volume import Volume
 from Testing.unit.strategies import rotation
 
+# Of the shared images, for tests of models of whole volumes.
+FILES = (
+    *("TotalSegmentator/example_ct.nii.gz", "TotalSegmentator/example_ct_sm.nii.gz", "dcmqi/ct-3slice"),
+    *("pyradiomics/lung1_crop_image.nrrd", "MedSAM2/deeplesion_000015_HU.nii.gz"),
+    *("MONAI/prostate_ep2d_diff_adc_oblique.nii.gz", "pyradiomics/brain1_image.nrrd"),
+)
+
 
 def _matrix(linear: np.ndarray) -> np.ndarray:
     matrix = np.eye(4)

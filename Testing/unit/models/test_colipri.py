@@ -14,14 +14,9 @@ from FoundationSegLib.requests.classification_answer import EvidenceMap
 from Testing.models.small_image_text import TEXTS
 from Testing.models.small_models import CATALOGUE
 from Testing.models.small_volume_text import COLIPRI_SIZE, write_colipri
-from Testing.models.stored_volumes import HEADERS, MATRICES, noise, under
+from Testing.models.stored_volumes import FILES, HEADERS, MATRICES, noise, under
 
 SIDE = COLIPRI_SIZE // 8
-FILES = (
-    *("TotalSegmentator/example_ct.nii.gz", "TotalSegmentator/example_ct_sm.nii.gz", "dcmqi/ct-3slice"),
-    *("pyradiomics/lung1_crop_image.nrrd", "MedSAM2/deeplesion_000015_HU.nii.gz"),
-    *("MONAI/prostate_ep2d_diff_adc_oblique.nii.gz", "pyradiomics/brain1_image.nrrd"),
-)
 
 
 @pytest.fixture(scope="module")
