@@ -111,7 +111,7 @@ def boundary() -> list[Comparison]:
 
 
 def hand_over(client: Client, volume: Volume) -> None:
-    """A volume that the worker has not seen, until it answers to it; with both fingerprints and the checks."""
+    """A volume that the worker has not seen, until it answers to it; with fingerprint, checksums and checks."""
     fresh = Volume(volume.array_kji, volume.geometry)
     client.remove_volume(volume.key)
     client.send_volume(fresh)
@@ -135,10 +135,11 @@ def pickled(volume: Volume):
 
 
 def take_pickles(connection: Connection) -> None:
-    """Say yes to whatever comes."""
-    while True:
-        connection.recv()
-        connection.send(True)
+    """Say yes to whatever comes, until the other end is closed."""
+    with contextlib.suppress(EOFError):
+        while True:
+            connection.recv()
+            connection.send(True)
 
 
 def start() -> list[Comparison]:
