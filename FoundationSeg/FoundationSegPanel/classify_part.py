@@ -25,7 +25,7 @@ from FoundationSegLib.mrml.scene import Observers
 from FoundationSegLib.mrml.volumes import box_of_roi, geometry_from_node, modality_of, volume_from_node
 from FoundationSegLib.requests.classification import ClassifyRequest, EvidenceWish, Subject
 from FoundationSegLib.requests.classification_answer import (
-    NONE_OF_THESE,
+    MOST_SHOWN,
     OUTSIDE,
     RESEARCH_USE,
     Classification,
@@ -126,7 +126,7 @@ class ClassifyPart(Part):
             box.show(getattr(parameters, name))
         card_id, chosen = self._card_id(), self._label_set_id()
         is_learned = chosen.startswith(PREFIX)
-        has_choice = is_learned or not (card_id and self._card(card_id).label_set)
+        has_choice = is_learned or not self._trained_labels(card_id)
         cards = [*self._cards.values(), *([self._card(card_id)] if card_id and card_id not in self._cards else ())]
         self._model_box.fill([(card.id, card.title) for card in cards])
         self._model_box.show(card_id)
@@ -242,9 +242,13 @@ class ClassifyPart(Part):
 
     def _label_set_id(self) -> str:
         """Return the labels that are chosen; those of a model that was trained on certain ones are its own."""
-        chosen, card_id = self._parameters.labelSet, self._card_id()
-        own = "" if chosen.startswith(PREFIX) or not card_id else self._card(card_id).label_set
-        return own or chosen
+        chosen = self._parameters.labelSet
+        return (not chosen.startswith(PREFIX) and self._trained_labels(self._card_id())) or chosen
+
+    def _trained_labels(self, card_id: str) -> str:
+        """Return the only labels that a model scores; empty for one that reads words, and for none."""
+        card = self._card(card_id) if card_id else None
+        return "" if card is None or "text" in card.prompts else card.label_set
 
     def _show_priors(self) -> None:
         """Offer the other images of the patient; without one, the row is not there."""
@@ -361,21 +365,24 @@ class ClassifyPart(Part):
         self._controller.submit(replace(self._question, volume_key=volume.key, subject=subject), take)
 
     def _show_answer(self, answer: Classification) -> None:
-        ui, verdict, count = self._ui, ", ".join(answer.verdict) or NONE_OF_THESE, len(answer.slices) or _("all")
+        ui, verdict, count = self._ui, answer.verdict_text, len(answer.slices) or _("all")
         lines = [_("<b>{verdict}</b> (slices: {count})").format(verdict=escape(verdict), count=count)]
         if answer.is_outside:
             lines.append(f"<b>{escape(OUTSIDE)}</b>")
         if not answer.is_calibrated:
             lines.append(_("Not calibrated: rank, margin and spread say how sure the ranking is, and no more."))
+        if len(answer.scores) > MOST_SHOWN:
+            text = _("The best {shown} of {count} labels are shown; 'Export…' has all of them.")
+            lines.append(text.format(shown=MOST_SHOWN, count=len(answer.scores)))
         figures = self._card(answer.checkpoint.model_id).figures
         if figures and not answer.head:
             lines.append(f"<small>{_('Published')}: {escape(' '.join(figures))}</small>")
         if self._question is not None and self._question.head is not None:
             lines.append(escape(head_text(self._question.head)))
         if self._prior is not None:
-            verdict = ", ".join(self._prior.verdict) or NONE_OF_THESE
             text = _("Prior, {image}: <b>{verdict}</b>")
-            lines.append(text.format(image=escape(self._prior_node.GetName()), verdict=escape(verdict)))
+            prior = escape(self._prior.verdict_text)
+            lines.append(text.format(image=escape(self._prior_node.GetName()), verdict=prior))
         notes = "".join(f"<br><small>{escape(note)}</small>" for note in answer.notes)
         ui.verdictLabel.setText("<br>".join(lines) + notes)
         self._scores.show_answer(answer, self._prior)

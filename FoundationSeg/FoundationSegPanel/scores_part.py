@@ -15,7 +15,7 @@ from FoundationSegLib.errors import Cancelled, CheckpointError, FoundationSegErr
 from FoundationSegLib.mrml.volumes import geometry_from_node
 from FoundationSegLib.progress import ProgressReport
 from FoundationSegLib.requests.classification import ClassifyRequest, EmbedRequest
-from FoundationSegLib.requests.classification_answer import Classification
+from FoundationSegLib.requests.classification_answer import MOST_SHOWN, Classification
 from FoundationSegLib.requests.heads import LearnedHead, LearnHeadRequest, require_new, write_head
 from FoundationSegLib.requests.scoring import joined
 from FoundationSegLib.session.segment_store import SegmentEdited
@@ -61,7 +61,7 @@ class ScoresPart(Part):
         """Show an answer, and beside it the same of an earlier image."""
         self._answer, self._is_judged, ui = answer, False, self._ui
         priors = {score.name: score for score in prior.scores} if prior is not None else {}
-        ranked = enumerate(answer.ranked, start=1)
+        ranked = enumerate(answer.ranked[:MOST_SHOWN], start=1)
         self._rows = [ScoreRow(n, score, priors.get(score.name), answer.is_calibrated) for n, score in ranked]
         ui.scoresTable.setColumnHidden(_SCORE, not answer.is_calibrated)
         ui.scoresTable.setColumnHidden(_PRIOR, prior is None)

@@ -152,7 +152,7 @@ def expand_classes(card: ModelCard, names: Iterable[str], location: str = "class
 
 SLOT = "{}"  # where a template takes the phrasing
 LONGEST_TEXT = 2000
-MOST_LABELS = 1000
+MOST_LABELS = 2000
 MOST_TEXTS = 20_000
 
 
@@ -250,7 +250,7 @@ class LabelSet:
         for label in self.labels:
             if label.name == name:
                 return label
-        raise InputError(f"no label is called {name!r}; there are: {', '.join(self.names)}")
+        raise InputError(f"no label is called {name!r}; there are: {listed(self.names)}")
 
     def texts(self, label: Label) -> tuple[str, ...]:
         """Every sentence that says a label, each once: the phrasings in the templates."""
@@ -301,7 +301,7 @@ def user_label_set_folder() -> Path:
 
 
 def labels_of(card: ModelCard) -> LabelSet:
-    """The labels that a model was trained to score; see :attr:`~.model_cards.ModelCard.label_set`.
+    """The labels that a model was trained to score, in the order of its outputs; see :attr:`.ModelCard.label_set`.
 
     Raises:
         InputError: the card names no set, or one that is not there.

@@ -212,8 +212,8 @@ class ModelCard:
         base: of an adapted model the id of the card whose weights it changes; its own id is ``<base>+<name>``.
         learned_from: of an adapted model, its origin.
         domain: of a model to classify with that was trained on one kind of image, that kind.
-        label_set: of a model that was trained to score certain labels and reads no words, a file of
-            ``Resources/LabelSets`` without its ending; empty for models that read.
+        label_set: of a model that was trained to score certain labels, a file of ``Resources/LabelSets`` without its
+            ending; one whose ``prompts`` have no text scores no others.
     """
 
     id: str

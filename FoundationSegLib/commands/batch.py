@@ -24,7 +24,7 @@ from ..hub.store import Store, default_store_folder
 from ..page import THUMBNAIL_PX, Card, contact_sheet, thumbnail
 from ..progress import ProgressReport, bytes_of, bytes_text
 from ..prompts.capabilities import require_task
-from ..requests.classification_answer import csv_text
+from ..requests.classification_answer import MOST_SHOWN, csv_text
 from ..requests.heads import head_path, read_head
 from ..requests.maintenance import WorkerSettings
 from ..worker.client import Client, InlineClient
@@ -483,6 +483,7 @@ def _card(task: CaseTask, row: Mapping[str, object]) -> Card:
     if row["status"] != DONE:
         return Card(task.case.name, error=str(row.get("error") or row["status"]))
     names = [name.removesuffix(" score") for name in row if name.endswith(" score")]
+    names = names[: MOST_SHOWN if "verdict" in row else None]  # labels come the best first
     cells = [(name, _amount(row, name), _score(row[f"{name} score"])) for name in names]
     return Card(task.case.name, cells, task.picture.read_bytes(), note=str(row.get("verdict", "")))
 

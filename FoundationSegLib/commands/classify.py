@@ -36,7 +36,7 @@ from ..requests.classification import (
     slices_of,
 )
 from ..requests.classification_answer import (
-    NONE_OF_THESE,
+    MOST_SHOWN,
     Classification,
     csv_text,
     failure_rows,
@@ -252,7 +252,7 @@ def _classify_folder(options: argparse.Namespace, card: ModelCard, request: Clas
         rows += rows_of(path.name, answer)
         timings_s = {"start": 0.0, "total": time.perf_counter() - begin}
         reports.append({"image": path.name, **classify_report(answer, volume.notes, timings_s, {"axis": options.axis})})
-        say(f"{number}/{len(paths)} {path.name}: {', '.join(answer.verdict) or 'none of these'}")
+        say(f"{number}/{len(paths)} {path.name}: {one_line(answer.verdict_text)}")
     if len(failures) == len(paths):
         raise type(failures[0])(f"none of {counted(len(paths), 'image')} was classified")
     text = report_text({"version": 1, "command": "classify", "images": reports})
@@ -279,14 +279,17 @@ def images_in(folder: Path) -> list[Path]:
 
 def answer_lines(answer: Classification) -> list[str]:
     """Return the printed lines: the verdict, the labels by rank, and the line on research use."""
-    width = max(len(one_line(label.name)) for label in answer.scores)
+    ranked = answer.ranked[:MOST_SHOWN]
+    width = max(len(one_line(label.name)) for label in ranked)
     lines = [
         f"{one_line(label.name).ljust(width)}  {label.score:6.3f}  wording {label.low:.3f} to {label.high:.3f}"
-        for label in answer.ranked
+        for label in ranked
     ]
+    if len(answer.scores) > MOST_SHOWN:
+        lines.append(f"and {len(answer.scores) - MOST_SHOWN} labels more, which --csv, --report and --json have")
     several = f"{answer.aggregation} of {len(answer.slices)} slices" if answer.slices else "whole volume"
     count = "one slice" if len(answer.slices) == 1 else several
-    verdict = ", ".join(map(one_line, answer.verdict)) or NONE_OF_THESE
+    verdict = one_line(answer.verdict_text)
     return [f"{verdict} ({answer.rule}, {count}, {answer.checkpoint.model_id})", *lines, answer.caution]
 
 

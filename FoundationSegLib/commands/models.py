@@ -373,7 +373,8 @@ def _facts(card: ModelCard, store: Store) -> Iterator[tuple[str, str]]:
     negative = f"; also as 'not this': {', '.join(card.negative)}" if card.negative else ""
     yield "Prompts", f"{', '.join(card.prompts) or 'none'}{negative}"
     if card.label_set:
-        yield "Labels", f"those of the set {card.label_set}, which it was trained on, and no others"
+        others = "words beside them" if "text" in card.prompts else "no others"
+        yield "Labels", f"those of the set {card.label_set}, which it was trained on, and {others}"
     if card.classes:
         yield "Classes", "; ".join(f"{entry.number} {entry.name}" for entry in classes_of(card).classes)
     if card.translations:

@@ -33,10 +33,6 @@ Picture = NDArray[np.uint8]
 
 
 Question = scoring.LabelQuestion | scoring.TrainedLabels
-_OPERATING_POINT = (
-    "not calibrated: a score of one half is the operating point that the model's authors chose on their images, and no "
-    "probability"
-)
 
 
 def classify(
@@ -62,6 +58,8 @@ def classify(
     slices, vectors = _vectors(request.subject, volume, views, encoder)
     images = np.stack(list(vectors.values())).astype(np.float64)
     encoder = _asked_for_region(encoder, images)
+    if encoder.sees_volumes:
+        images = encoder.volume(volume, request.subject).scored_by(rule).vector[None].astype(np.float64)
     by_slice, by_wording = question.scores(images), question.wording_scores(images)
     label_scores = _label_scores(request, by_slice, by_wording, rule)
     evidence: tuple[EvidenceMap, ...] = ()
@@ -88,7 +86,7 @@ def classify(
         evidence=evidence,
         notes=(
             *_notes(slices, views, len(vectors), texts, bool(evidence)),
-            *((_OPERATING_POINT,) if rule == "trained" else ()),
+            *((question.note,) if isinstance(question, scoring.TrainedLabels) else ()),
         ),
         wording=wording,
     )
@@ -99,8 +97,9 @@ def _question(
 ) -> tuple[Question, Mapping[str, TextVector], Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]]:
     """Return what pictures are scored by, the vectors of the texts, and the texts for and against each label."""
     labels, model = request.labels, encoder.loaded.model
-    if hasattr(model, "labels"):
-        return model.labels.of(labels.names), {}, {}
+    own = getattr(model, "labels", None)
+    if own is not None and (labels.id == own.label_set or not hasattr(model, "encode_texts")):
+        return own.of(labels.names), {}, {}
     head, is_segment = model.head, request.subject.segment is not None
     rule = scoring.choose_rule(request.scoring.rule, labels, head.is_sigmoid, is_segment)
     positive = [label.concepts if rule == "concepts" else labels.texts(label) for label in labels.labels]
@@ -344,7 +343,7 @@ def _volume_evidence(
     """
     if request.evidence is not None and request.evidence.method != "similarity":
         raise InputError("a model of whole volumes shows evidence by similarity alone: covering parts would take hours")
-    encoded, (name, number) = encoder.volume(volume, request.subject), label
+    encoded, (name, number) = encoder.volume(volume, request.subject).scored_by(question.rule), label
     width = encoded.cells_kji.shape[-1]
     cells = encoded.cells_kji.reshape(-1, width).astype(np.float64)
     values = question.contrast(cells, number).reshape(encoded.cells_kji.shape[:3])

@@ -16,7 +16,7 @@ from ..imaging.geometry import Box, Shape
 from ..imaging.masks import PackedMask
 from ..imaging.volume import Volume
 from ..progress import Progress
-from ..requests.scoring import Head, TrainedLabels
+from ..requests.scoring import Head, ScoringRule, TrainedLabels
 
 # Called during long work; raises where the work is to end.
 Check = Callable[[], None]
@@ -382,22 +382,30 @@ class VolumeVectors:
         vector: (D,) float32 of unit length: the image as a whole.
         cells_kji: (K, J, I, D) float32 of unit length: its parts, along the axes of the stored array.
         spans_kji: for each axis the voxels that the parts cover, from edge to edge; they may reach out of the image.
+        trained: what labels that the model was trained on are scored by, whose vectors end with their own scale; None
+            where there are no such labels.
     """
 
     vector: NDArray[np.float32]
     cells_kji: NDArray[np.float32]
     spans_kji: tuple[tuple[float, float], ...]
+    trained: "VolumeVectors | None" = None
 
     @property
     def nbytes(self) -> int:
         """Memory taken, in bytes."""
-        return self.vector.nbytes + self.cells_kji.nbytes
+        return self.vector.nbytes + self.cells_kji.nbytes + (self.trained.nbytes if self.trained is not None else 0)
+
+    def scored_by(self, rule: ScoringRule) -> "VolumeVectors":
+        """Return the vectors that a rule scores labels by."""
+        return self.trained if rule == "trained" and self.trained is not None else self
 
 
 class VolumeTextModel(Protocol):
     """A model with a tower for whole volumes and one for texts, whose vectors are compared by their cosine.
 
-    Volumes come in the voxels and values that they are stored in: turning, resampling and scaling are the model's.
+    Volumes come in the voxels and values that they are stored in: turning, resampling and scaling are the model's. One
+    that was also trained to score certain labels has them as ``labels``, as :class:`TrainedLabelModel`.
     """
 
     device: str

@@ -15,7 +15,7 @@ from ..catalog.label_sets import Label
 from ..errors import InputError
 from ..imaging.geometry import Box, Geometry
 from ..imaging.volume import Volume
-from ..requests.classification_answer import LIMITS, NONE_OF_THESE, RESEARCH_USE, Classification, EvidenceMap
+from ..requests.classification_answer import LIMITS, MOST_SHOWN, RESEARCH_USE, Classification, EvidenceMap
 from ..requests.uncertainty import UncertaintyMap
 from ..session.segment_store import OverlapPolicy
 from . import segment_tags
@@ -51,7 +51,7 @@ class ClassificationNodes:
 
 
 def show_classification(scene: Any, answer: Classification, volume_node: Any | None = None) -> ClassificationNodes:
-    """New nodes that show an answer; they keep it whole, see :func:`read_report`.
+    """New nodes that show an answer, of many labels the best; they keep it whole, see :func:`read_report`.
 
     Args:
         scene: where they go.
@@ -104,7 +104,7 @@ def _table(scene: Any, name: str, answer: Classification, volume_node: Any | Non
 
 
 def _fill_scores(table: Any, answer: Classification) -> None:
-    ranked, checkpoint = answer.ranked, answer.checkpoint
+    ranked, checkpoint = answer.ranked[:MOST_SHOWN], answer.checkpoint
     _add_column(table, _LABEL, [score.name for score in ranked])
     for title, name in ((_SCORE, "score"), ("Spread", "spread"), ("Lowest", "low"), ("Highest", "high")):
         _add_column(table, title, [getattr(score, name) for score in ranked])
@@ -146,7 +146,7 @@ def _show_concepts(scene: Any, name: str, answer: Classification, volume_node: A
 
 def _summary(answer: Classification) -> str:
     how = "" if answer.is_calibrated else " (not calibrated)"
-    return f"{', '.join(answer.verdict) or NONE_OF_THESE}{how}. {answer.caution}"
+    return f"{answer.verdict_text}{how}. {answer.caution}"
 
 
 def _chart(scene: Any, name: str, title: str, axes: tuple[str, str], has_range: bool = False) -> Any:

@@ -252,15 +252,16 @@ def require_labels(card: ModelCard, request: ClassifyRequest) -> None:
     Raises:
         InputError: it was trained on certain labels, and the request names others, or asks for a rule on words.
     """
-    if not card.label_set or request.head is not None:
+    is_of_words = "text" in card.prompts and request.labels.id != card.label_set
+    if not card.label_set or is_of_words or request.head is not None:
         return
     own = labels_of(card)
-    others = [name for name in request.labels.names if name not in own.names]
+    why, others = f"{card.title} reads no words for the set {own.id}", set(request.labels.names).difference(own.names)
     if others:
-        known = f"the {len(own.names)} labels of the set {own.id}, or some of them"
-        raise InputError(f"{card.title} reads no words, so that it cannot score {others[0][:60]!r}; use {known}")
+        known = f"its {len(own.names)} labels, or some of them"
+        raise InputError(f"{why}, so that it cannot score {min(others)[:60]!r}; use {known}")
     if request.scoring.rule != "auto" or request.scoring.temperature != 1:
-        raise InputError(f"{card.title} reads no words: leave out the rule and the temperature, which are for words")
+        raise InputError(f"{why}: leave out the rule and the temperature, which are for words")
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,6 +143,8 @@ def _weights(line: tuple[float, float], cells: int, start: int, count: int) -> N
 RESEARCH_USE = "Research use, not a diagnosis; scores are not calibrated probabilities."
 OUTSIDE = "Not the domain of the model: scored on request."
 NONE_OF_THESE = "none of these"
+MOST_SHOWN = 100  # labels that a table on the screen has, the best of them
+_MOST_NAMED = 10  # labels that a line names
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +263,12 @@ class Classification:
     def verdict(self) -> tuple[str, ...]:
         """The labels that stand out, the highest first; empty means "none of these"."""
         return tuple(label.name for label in self.ranked if label.stands_out)
+
+    @property
+    def verdict_text(self) -> str:
+        """The verdict as a line: no more labels than fit on it, the highest first."""
+        more = f" and {len(self.verdict) - _MOST_NAMED} more" if len(self.verdict) > _MOST_NAMED else ""
+        return ", ".join(self.verdict[:_MOST_NAMED]) + more or NONE_OF_THESE
 
     def to_document(self) -> dict[str, Any]:
         """The form of the report: everything but the evidence's voxels; scores by rank, to six digits."""

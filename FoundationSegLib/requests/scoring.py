@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -98,17 +98,22 @@ class TrainedLabels:
         names: of the labels.
         weights: (labels, D) of the layer, the bias last.
         operating_points: (labels,) the sigmoids from which on its authors say yes; each is brought to one half.
+        note: what the scores mean.
+        label_set: the set of these labels, by its id.
     """
 
     names: tuple[str, ...]
     weights: Floats
     operating_points: Floats
+    note: str
+    label_set: str
     rule: ScoringRule = "trained"
 
     def of(self, names: Sequence[str]) -> "TrainedLabels":
         """Some of the labels, in this order."""
         numbers = [self.names.index(name) for name in names]
-        return TrainedLabels(tuple(names), self.weights[numbers], self.operating_points[numbers])
+        points = self.operating_points[numbers]
+        return replace(self, names=tuple(names), weights=self.weights[numbers], operating_points=points)
 
     def scores(self, images: Floats) -> Floats:
         """Score each label in each image, (images, labels), from 0 to 1."""

@@ -199,6 +199,23 @@ def test_a_model_of_certain_labels_offers_no_others(tab):
     assert tab.wanted.labelSet == own and tab.ui.ownLabelsEdit.visible and tab.ui.labelSetBox.count > 9
 
 
+def test_of_many_labels_the_best_are_shown_and_all_are_exported(tab, tmp_path):
+    """Merlin reads words, and beside them scores the labels that it was trained on."""
+    tab.desk.choose(tab.ui.classifyModelBox, "Merlin")
+    assert tab.ui.ownLabelsEdit.visible
+    tab.desk.choose(tab.ui.labelSetBox, "Abdominal CT, Merlin's phenotypes")
+    ask(tab)
+    assert len(tab.client.asked[-1].labels.labels) == 1692
+    assert column(tab, 0) == [str(n + 1) for n in range(100)] and "best 100 of 1692" in tab.ui.verdictLabel.text
+    unwrap(tab.ui.scoresTable.horizontalHeader()).sectionClicked.emit(1)
+    assert column(tab, 1) == sorted(column(tab, 1), key=str.casefold)
+    tab.desk.click(tab.ui.keepButton)
+    assert slicer.util.getNodesByClass("vtkMRMLTableNode")[-1].GetNumberOfRows() == 100
+    tab.desk.answer_dialogs(choose_file(tmp_path / "scores.csv"))
+    tab.desk.click(tab.ui.exportScoresButton)
+    assert len((tmp_path / "scores.csv").read_text(encoding="utf-8").splitlines()) == 1693
+
+
 def test_label_sets_come_along_and_are_remembered(tab):
     tab.desk.choose(tab.ui.labelSetBox, "Modality")
     assert not tab.ui.ownLabelsEdit.visible

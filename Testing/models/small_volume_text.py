@@ -45,7 +45,7 @@ def merlin_shapes(
     depths: Sequence[int] = (1, 2, 2, 1),
     inner: int = 4,
     text: tuple[int, int, int, int] = (300, 1030, 48, 2),
-    heads: tuple[int, int] = (12, 40),
+    heads: tuple[int, int] = (1692, 40),
 ) -> dict[str, torch.Tensor]:
     """The tensors that say Merlin's sizes.
 
@@ -78,8 +78,8 @@ def write_merlin(folder: Path) -> dict[str, Path]:
 
     network = randomise(MerlinNetwork(merlin_shapes()), seed=5)
     for name, buffer in network.named_buffers():
-        if name.endswith(("running_mean", "running_var")):
-            buffer.uniform_(0.5, 1.5)
+        if name.endswith(("running_mean", "running_var")):  # means about zero, or nothing is left after rectifying
+            buffer.uniform_(0.5, 1.5).sub_(1.0 if name.endswith("mean") else 0.0)
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm3d):
             module.weight.uniform_(0.5, 1.5)

@@ -2,8 +2,9 @@
 
 Preparation, tokens and vectors are those of the package ``merlin-vlm`` 0.0.7 (MIT), which is not needed: it downloads
 on construction. The picture tower is ResNet-152 inflated to three dimensions, the text tower a clinical Longformer.
-The checkpoint's 1,692 phenotypes are not scored: their names come with neither it nor the package. Source:
-arXiv:2406.06512.
+A layer beside that of the vectors scores 1,692 phenotypes. Their names, in the order of its outputs, stand in the
+authors' ``phenotypes.csv`` (``inference.md``: "the index of the model's output vector corresponds directly to a row in
+this file"). Source: arXiv:2406.06512.
 """
 
 import itertools
@@ -19,10 +20,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import LongformerConfig, LongformerModel, RobertaTokenizer
 
+from ...catalog.label_sets import labels_of
 from ...catalog.model_cards import ModelCard
+from ...errors import CheckpointError
 from ...imaging.volume import Volume, towards_ras
 from ...progress import Progress
-from ...requests.scoring import Head
+from ...requests.scoring import Head, TrainedLabels
 from .. import weights
 from ..preprocessing import to_device
 from ..protocols import Check, TextVectors, VolumeVectors, unstoppable
@@ -40,6 +43,10 @@ _HEADS = 12  # of the text tower
 _WINDOW = 512  # tokens around a token that it sees
 _LONGEST_TEXT = 1024  # tokens
 _TOKENS = 2**10  # computed at once, as long as that is a text
+_NOTE = (
+    "not calibrated: a score is the sigmoid of a layer that was trained on the diagnosis codes of patients' records, "
+    "and no probability that the image shows it"
+)
 _WORD = re.compile(r"\w+|[^\w\s]+")  # NLTK's wordpunct_tokenize
 
 
@@ -216,7 +223,7 @@ class _InflatedResNet(nn.Module):
         self.contrastive_head = nn.Conv3d(width, state[f"{prefix}.contrastive_head.bias"].shape[0], 1)
 
     def forward(self, voxels: Tensor, progress: Progress, most: int = _WORK) -> Tensor:
-        """(1, 1, X, Y, Z) to the vectors of its parts, (Z, X, Y, D), whose mean is that of the whole."""
+        """(1, 1, X, Y, Z) to the features of its parts, (Z, X, Y, D), whose mean are those of the whole."""
         pace = _Pace(progress.check, most)
         blocks = [*self.layer1, *self.layer2, *self.layer3, *self.layer4]
         progress.step("classify", 0, len(blocks))
@@ -226,7 +233,7 @@ class _InflatedResNet(nn.Module):
         for done, block in enumerate(blocks):
             progress.step("classify", done, len(blocks))
             image = block(image, pace)
-        return self.contrastive_head(image)[0].permute(1, 2, 3, 0)
+        return image[0].permute(1, 2, 3, 0)
 
 
 def sanitised(text: str) -> str:
@@ -300,6 +307,7 @@ class Merlin:
         head: the scale of cosines in training.
         reader: turns texts into tokens.
         size: the voxels that are seen.
+        labels: the phenotypes, as a layer of the features; None where the card names none.
     """
 
     network: MerlinNetwork
@@ -307,6 +315,7 @@ class Merlin:
     head: Head
     reader: TextReader
     size: Size
+    labels: TrainedLabels | None
     precision: str = "float32"
 
     @property
@@ -321,11 +330,16 @@ class Merlin:
         Raises:
             Cancelled: the user stopped it.
         """
-        prepared = prepare(volume, self.size, progress.check)
-        parts = self.network.encode_image["i3_resnet"](to_device(prepared.voxels, self.device), progress)
-        cells_zyx = unit(parts).transpose(0, 2, 1, 3)
-        cells_kji = np.ascontiguousarray(towards_ras(volume.geometry).turn_back(cells_zyx))
-        return VolumeVectors(unit(parts.mean(dim=(0, 1, 2))), cells_kji, prepared.spans_kji)
+        prepared, turn = prepare(volume, self.size, progress.check), towards_ras(volume.geometry)
+        tower = self.network.encode_image["i3_resnet"]
+        features = tower(to_device(prepared.voxels, self.device), progress)
+
+        def vectors(parts: Tensor, trained: VolumeVectors | None = None) -> VolumeVectors:
+            cells_kji = np.ascontiguousarray(turn.turn_back(unit(parts).transpose(0, 2, 1, 3)))
+            return VolumeVectors(unit(parts.mean(dim=(0, 1, 2))), cells_kji, prepared.spans_kji, trained)
+
+        parts = functional.linear(features, tower.contrastive_head.weight.flatten(1), tower.contrastive_head.bias)
+        return vectors(parts, vectors(functional.pad(features, (0, 1), value=1.0)))
 
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str], check: Check = unstoppable) -> TextVectors:
@@ -343,7 +357,8 @@ def load(card: ModelCard, files: Mapping[str, Path], device: str, size: Size = S
     """Load the adapter with its files; ``size`` is what is seen, in voxels.
 
     Raises:
-        CheckpointError: a file is missing or damaged, or does not hold Merlin's network.
+        CardError, InputError: the card names labels that are not there.
+        CheckpointError: a file is missing or damaged, or does not hold Merlin's network, or scores other labels.
     """
     path = weights.required_file(card.source.files[0].name, files, card)
     state = weights.read_pickle(path, card)
@@ -353,4 +368,16 @@ def load(card: ModelCard, files: Mapping[str, Path], device: str, size: Size = S
     scale = float(network.logit_scale.exp())
     if not 0 < scale < float("inf"):
         raise weights.unusable(path.name, card)
-    return Merlin(network, device, Head(scale), TextReader(tokenizer, _LONGEST_TEXT, is_padded=False), size)
+    reader, last = TextReader(tokenizer, _LONGEST_TEXT, is_padded=False), network.encode_image["i3_resnet"].classifier
+    return Merlin(network, device, Head(scale), reader, size, _phenotypes(card, last) if card.label_set else None)
+
+
+def _phenotypes(card: ModelCard, last: nn.Conv3d) -> TrainedLabels:
+    """Name the outputs of the last layer; each score is its sigmoid, as the authors give it."""
+    labels, count = labels_of(card), len(last.bias)
+    if len(labels.names) != count:
+        names = f"the set {labels.id} names {len(labels.names)} labels"
+        remedy = "download it again, or use a card without label_set, which is for words alone"
+        raise CheckpointError(f"{card.title}: {names}, and the checkpoint scores {count}; {remedy}")
+    layer = torch.cat([last.weight.flatten(1), last.bias[:, None]], dim=1).double().cpu().numpy()
+    return TrainedLabels(labels.names, layer, np.full(count, 0.5), _NOTE, labels.id)

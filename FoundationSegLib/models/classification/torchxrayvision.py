@@ -33,6 +33,10 @@ from .two_towers import build_network, grid, unit
 SIZE = 224  # pixels, the side of the square that the network sees
 BLOCKS = (6, 12, 24, 16)  # layers of each block of DenseNet-121
 _HIGHEST = 1024.0  # black is at minus this
+_NOTE = (
+    "not calibrated: a score of one half is the operating point that the model's authors chose on their images, and no "
+    "probability"
+)
 # Where the authors say yes, in the order of the labels: model_urls["all"]["op_threshs"] of the package.
 _OPERATING_POINTS = (
     *(0.07422872, 0.038290843, 0.09814756, 0.0098118475, 0.023601074, 0.0022490358, 0.010060724, 0.103246614),
@@ -172,8 +176,9 @@ def load(card: ModelCard, files: Mapping[str, Path], device: str, blocks: Sequen
         CardError, InputError: the card names no labels that are there.
         CheckpointError: the file is missing or damaged, or does not hold the network.
     """
-    names, path = labels_of(card).names, weights.only_file(card, files)
-    state = read_module(path, card)
-    network = build_network(lambda: make_network(len(names), blocks), state, card, device, path.name)
+    labels, path = labels_of(card), weights.only_file(card, files)
+    state, count = read_module(path, card), len(labels.names)
+    network = build_network(lambda: make_network(count, blocks), state, card, device, path.name)
     last = torch.cat([network.classifier.weight, network.classifier.bias[:, None]], dim=1).double().cpu().numpy()
-    return TorchXRayVision(network, device, TrainedLabels(names, last, np.array(_OPERATING_POINTS[: len(names)])))
+    points = np.array(_OPERATING_POINTS[:count])
+    return TorchXRayVision(network, device, TrainedLabels(labels.names, last, points, _NOTE, labels.id))

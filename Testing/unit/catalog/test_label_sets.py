@@ -1,3 +1,6 @@
+import csv
+import hashlib
+import io
 import re
 
 import pytest
@@ -118,6 +121,7 @@ def test_what_comes_along():
         "fundus-findings",
         "pathology-tissue",
         "torchxrayvision-findings",
+        "merlin-phenotypes",
     }
 
 
@@ -156,11 +160,19 @@ def test_codes_are_codes(labels):
     coded = [label.code for label in labels.labels if label.code]
     assert len(coded) * 2 >= len(labels.labels) or labels.id in ("endoscopy-views", "pathology-tissue")
     for code in coded:
-        assert code.scheme in ("SCT", "DCM") and code.meaning
-        if code.scheme == "SCT":
-            assert re.fullmatch(r"[1-9][0-9]{5,17}", code.value) and verhoeff(code.value), code
-        else:
-            assert re.fullmatch(r"[A-Z]{2,8}", code.value), code
+        forms = {"SCT": r"[1-9][0-9]{5,17}", "DCM": r"[A-Z]{2,8}", "phecode": r"\d+(\.\d+)?"}
+        assert code.meaning and re.fullmatch(forms[code.scheme], code.value), code
+        assert code.scheme != "SCT" or verhoeff(code.value), code
+
+
+def test_phenotypes_are_the_rows_of_the_authors_table():
+    """Their `documentation/phenotypes.csv` is made from the set anew, to the last byte."""
+    text = io.StringIO()
+    rows = [(label.code.value, label.name) for label in SHIPPED["merlin-phenotypes"].labels]
+    csv.writer(text, lineterminator="\n").writerows([("phecode", "phecode_str"), *rows])
+    table = re.sub("^(1010.5),(.*)$", r'\1,"\2"', text.getvalue(), flags=re.MULTILINE)  # the one with needless quotes
+    digest = hashlib.sha256(table.encode()).hexdigest()
+    assert digest == "d85c7db81cce0163e5306310ec1eef245dfa30e5331fe81dbdb82ee77220a673" and len(rows) == 1692
 
 
 def test_organs_have_concepts_and_a_segment_is_one_of_them():

@@ -1,6 +1,7 @@
 """Merlin's adapter with small random weights against MONAI, transformers and, where it is, its authors' package."""
 
 import hashlib
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,15 +10,20 @@ import torch
 from torch import nn
 from transformers import LongformerConfig, LongformerModel
 
-from FoundationSegLib.errors import Cancelled, CheckpointError
+from FoundationSegLib.catalog.label_sets import Label, label_set_of, labels_of
+from FoundationSegLib.commands.classify import answer_lines
+from FoundationSegLib.engine.engine import Engine
+from FoundationSegLib.errors import Cancelled, CheckpointError, InputError
 from FoundationSegLib.imaging.geometry import Geometry
 from FoundationSegLib.imaging.volume import Volume, towards_ras
 from FoundationSegLib.io.images import read_volume
 from FoundationSegLib.models.classification import merlin
 from FoundationSegLib.progress import CancelToken, Progress
+from FoundationSegLib.requests.classification import ClassifyRequest, EvidenceWish
 from FoundationSegLib.requests.classification_answer import EvidenceMap
+from FoundationSegLib.requests.scoring import Scoring
 from Testing.models.small_image_text import TEXTS
-from Testing.models.small_models import CATALOGUE
+from Testing.models.small_models import CATALOGUE, load_small, stock
 from Testing.models.small_volume_text import MERLIN_FILE, MERLIN_SIZE, merlin_shapes, write_merlin
 from Testing.models.stored_volumes import FILES, HEADERS, MATRICES, noise, under
 
@@ -92,20 +98,23 @@ def reference(i3res, state):
         avgpool=nn.AdaptiveAvgPool2d(1),
     )  # fmt: skip
     network = i3res.I3ResNet(flat, conv_class=True)
-    network.classifier, network.contrastive_head = nn.Conv3d(128, 12, 1), nn.Conv3d(128, 40, 1)
+    network.classifier, network.contrastive_head = nn.Conv3d(128, 1692, 1), nn.Conv3d(128, 40, 1)
     prefix = "encode_image.i3_resnet."
     own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     network.load_state_dict(own, strict=True)
     return network.eval()
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
 @torch.inference_mode()
 def test_vectors_of_images_are_those_of_the_authors(model, files):
     package = pytest.importorskip("merlin.models", reason="merlin-vlm is absent: see CONTRIBUTING.md, 'Prove it'")
     network, volume = reference(package.i3res, torch.load(files[MERLIN_FILE])), noise("oblique", (60, 50, 70))
     mine = model.encode_volume(volume, Progress())
-    whole = network(merlin.prepare(volume, MERLIN_SIZE).voxels)[0][0]
+    whole, phenotypes = (output[0] for output in network(merlin.prepare(volume, MERLIN_SIZE).voxels))
     whole = (whole / whole.norm()).numpy()
+    mine_scores = model.labels.scores(mine.trained.vector[None].astype(np.float64))[0]
+    assert np.abs(mine_scores - phenotypes.sigmoid().numpy()).max() < 1e-5
     assert np.abs(mine.vector - whole).max() < 1e-5 * np.abs(whole).max()
     lengths = mine.cells_kji.shape
     assert sorted(lengths[:3]) == [2, 3, 3] and lengths[3] == 40
@@ -123,8 +132,36 @@ def test_parts_of_the_work_make_the_whole(model, most):
         image = block.downsample(image) if hasattr(block, "downsample") else image
         image = (block.bn3(block.conv3(inner)) + image).relu()
     parts = tower(voxels, Progress(), most)
-    expected = tower.contrastive_head(image)[0].permute(1, 2, 3, 0)
-    assert parts.shape == (3, 2, 3, 40) and (parts - expected).abs().max() < 1e-5 * expected.abs().max()
+    expected = image[0].permute(1, 2, 3, 0)
+    assert parts.shape == (3, 2, 3, 128) and (expected.std(dim=(0, 1, 2)) > 0).float().mean() > 0.5, "not all rectified"
+    assert (parts - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+def test_phenotypes_are_the_sigmoids_of_the_networks_own_layer(model, tmp_path):
+    """Each by its name, beside the words of any other set; the map of one is the layer's own."""
+    card, store = stock(CATALOGUE["merlin"], tmp_path)
+    engine, volume, labels = Engine({card.id: card}, store, "cpu", load_model=load_small), planted(), labels_of(card)
+    engine.add_volume(volume)
+    request = ClassifyRequest(1, card.id, volume.key, labels, any_domain=True)
+    answer = engine.classify(replace(request, evidence=EvidenceWish("Ascites (non malignant)")), Progress())
+    tower = model.network.encode_image["i3_resnet"]
+    with torch.inference_mode():
+        features = tower(merlin.prepare(volume, MERLIN_SIZE).voxels, Progress()).permute(3, 0, 1, 2)[None]
+        logits = tower.classifier(features).mean(dim=(2, 3, 4))[0].double()
+    assert tuple(score.name for score in answer.scores) == labels.names and logits.std() > 0.1
+    assert np.allclose([score.score for score in answer.scores], logits.sigmoid().numpy(), atol=1e-5)
+    number = labels.names.index(answer.evidence[0].label)
+    assert answer.evidence[0].values.mean() == pytest.approx(float(logits[number]), abs=0.3)
+    assert answer.rule == "trained" and not answer.wording and any("diagnosis codes" in note for note in answer.notes)
+    assert answer.verdict_text.endswith(f" and {len(answer.verdict) - 10} more") and len(answer_lines(answer)) == 103
+    words = engine.classify(replace(request, labels=label_set_of(["Ascites (non malignant)", "air"])), Progress())
+    assert words.rule == "softmax" and words.wording
+    for wrong in (
+        replace(request, scoring=Scoring("pairs")),
+        replace(request, labels=replace(labels, labels=(Label("x"),))),
+    ):
+        with pytest.raises(InputError, match="reads no words for the set merlin-phenotypes"):
+            engine.classify(wrong, Progress())
 
 
 @torch.inference_mode()
@@ -208,6 +245,14 @@ def test_what_cannot_be_read_is_said(files, tmp_path):
     for changed in (*wrong, {name: files["vocab.json"]}, {"merges.txt": tmp_path / "merges.txt"}):
         with pytest.raises(CheckpointError):
             merlin.load(card, right | changed, "cpu", MERLIN_SIZE)
+    layer = {key: value[:12] for key, value in state.items() if ".classifier." in key}
+    torch.save(state | layer, tmp_path / "fewer.pt")
+    fewer = right | {name: tmp_path / "fewer.pt"}
+    with pytest.raises(
+        CheckpointError, match=r"names 1692 labels, and the checkpoint scores 12; .*card without label_set"
+    ):
+        merlin.load(card, fewer, "cpu", MERLIN_SIZE)
+    assert merlin.load(replace(card, label_set=""), fewer, "cpu", MERLIN_SIZE).labels is None
     right.pop("vocab.json")
     with pytest.raises(CheckpointError, match=r"vocab\.json"):
         merlin.load(card, right, "cpu", MERLIN_SIZE)

@@ -98,7 +98,7 @@ def test_some_of_the_labels_can_be_asked_for_and_no_others(engine):
         (
             label_set_of(["Pneumonia", "a broken rib"]),
             Scoring(),
-            "reads no words.*'a broken rib'.*18 labels of the set",
+            "reads no words for the set torchx.*'a broken rib'.*its 18 labels",
         ),
         (LABELS, Scoring("pairs"), "leave out the rule"),
         (LABELS, Scoring(temperature=2.0), "leave out the rule"),
