@@ -49,6 +49,20 @@ class Normalisation:
 IMAGENET = Normalisation()
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class PreparedVolume:
+    """An image as a network of whole volumes sees it.
+
+    Attributes:
+        voxels: (1, 1, X, Y, Z) float32; x, y, z run to the right, the front and the head.
+        spans_kji: for each axis of the stored array the voxels that these cover, from edge to edge; they may reach out
+            of the image.
+    """
+
+    voxels: Tensor
+    spans_kji: tuple[tuple[float, float], ...]
+
+
 def to_device(pixels: Tensor, device: str, memory_format: torch.memory_format = torch.preserve_format) -> Tensor:
     """Copy pixels to the device. A graphics card fetches them from pinned memory while the processor goes on."""
     is_cuda = device == "cuda"

@@ -112,7 +112,7 @@ def read_pickle(path: Path, card: ModelCard, under: str | None = None) -> dict[s
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except DAMAGED as error:
-        raise CheckpointError(f"{card.title}: {path.name} cannot be read; download it again") from error
+        raise unreadable(path, card, error) from error
     if under is not None:
         content = content.get(under) if isinstance(content, dict) else None
     if not isinstance(content, dict) or not all(
@@ -120,6 +120,13 @@ def read_pickle(path: Path, card: ModelCard, under: str | None = None) -> dict[s
     ):
         raise CheckpointError(f"{card.title}: {path.name} is not a plain dictionary of weights")
     return content
+
+
+def unreadable(path: Path, card: ModelCard, error: Exception) -> CheckpointError:
+    """Make the error for a file that torch cannot read, or does not read because of a class, which is named."""
+    foreign = re.search(r"GLOBAL ([\w.]{1,80})", str(error))
+    reason = f": it names {foreign[1]}, which is no part of its weights, and nothing of it was run" if foreign else ""
+    return CheckpointError(f"{card.title}: {path.name} cannot be read{reason}; download it again")
 
 
 def renamed(name: str, rules: RenameRules) -> str:

@@ -23,9 +23,9 @@ from ...imaging.volume import Volume, towards_ras
 from ...progress import Progress
 from ...requests.scoring import Head
 from .. import weights
-from ..preprocessing import to_device
+from ..preprocessing import PreparedVolume, to_device
 from ..protocols import Check, TextVectors, VolumeVectors, unstoppable
-from .two_towers import PreparedVolume, TextReader, build_network, count_layers, make_tokenizer, read_weights, unit
+from .two_towers import TextReader, build_network, count_layers, make_tokenizer, read_weights, text_sizes, unit
 
 SIZE = 192  # voxels, the side of the cube that the network sees
 SPACING_MM = 2.0
@@ -225,23 +225,13 @@ class ColipriNetwork(nn.Module):
 
     def __init__(self, state: Mapping[str, Tensor]) -> None:
         super().__init__()
-        image, text = "image_encoder.backbone.eva.blocks", "text_encoder.backbone"
+        image = "image_encoder.backbone.eva.blocks"
         hidden, width = state[f"{image}.0.mlp.fc1_g.weight"].shape
         projected = state["image_encoder.projector.bias"].shape[0]
-        words, text_width = state[f"{text}.embeddings.word_embeddings.weight"].shape
-        if width % (6 * _HEADS) or projected % _HEADS or text_width % _HEADS:
+        if width % (6 * _HEADS) or projected % _HEADS:
             raise ValueError("the widths do not fit the heads")
         self.image_encoder = _ImageEncoder(count_layers(state, image), width, hidden, projected)
-        self.text_encoder = _TextEncoder(
-            BertConfig(
-                vocab_size=words,
-                hidden_size=text_width,
-                num_hidden_layers=count_layers(state, f"{text}.encoder.layer"),
-                num_attention_heads=_HEADS,
-                intermediate_size=state[f"{text}.encoder.layer.0.intermediate.dense.bias"].shape[0],
-                max_position_embeddings=state[f"{text}.embeddings.position_embeddings.weight"].shape[0],
-            )
-        )
+        self.text_encoder = _TextEncoder(BertConfig(**text_sizes(state, "text_encoder.backbone")))
         self.softmax_temperature = nn.Parameter(torch.ones(()))
 
 

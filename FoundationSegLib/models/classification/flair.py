@@ -23,12 +23,11 @@ from ...catalog.model_cards import ModelCard
 from ...requests.scoring import Head
 from .. import weights
 from ..preprocessing import channels_first, to_device
-from .two_towers import TextReader, TwoTowers, build_network, count_layers, make_tokenizer, read_weights
+from .two_towers import TextReader, TwoTowers, build_network, make_tokenizer, read_weights, text_sizes
 
 SIZE = 512  # pixels, the side of the square that the network sees
 _LONGEST_TEXT = 77  # tokens
 _LARGEST_SCALE = 4.6052  # of cosines, as a logarithm
-_TEXT = "text_model.model"
 
 
 class FlairNetwork(nn.Module):
@@ -40,20 +39,12 @@ class FlairNetwork(nn.Module):
 
     def __init__(self, state: Mapping[str, Tensor], make_picture: Callable[[], nn.Module]) -> None:
         super().__init__()
-        words, width = state[f"{_TEXT}.embeddings.word_embeddings.weight"].shape
-        config = BertConfig(
-            vocab_size=words,
-            hidden_size=width,
-            num_hidden_layers=count_layers(state, f"{_TEXT}.encoder.layer"),
-            num_attention_heads=12,
-            intermediate_size=state[f"{_TEXT}.encoder.layer.0.intermediate.dense.bias"].shape[0],
-            max_position_embeddings=state[f"{_TEXT}.embeddings.position_embeddings.weight"].shape[0],
-        )
         picture = make_picture()
         picture.fc = nn.Identity()
         projected = state["text_model.projection_head_text.projection.weight"].shape[0]
         self.vision_model = nn.ModuleDict({"model": picture, "projection_head_vision": _projection(2048, projected)})
-        text = {"model": BertModel(config), "projection_head_text": _projection(width, projected)}
+        bert = BertModel(BertConfig(**text_sizes(state, "text_model.model")))
+        text = {"model": bert, "projection_head_text": _projection(bert.config.hidden_size, projected)}
         self.text_model = nn.ModuleDict(text)
         self.logit_scale = nn.Parameter(torch.zeros(()))
 

@@ -27,9 +27,9 @@ from ...imaging.volume import Volume, towards_ras
 from ...progress import Progress
 from ...requests.scoring import Head, TrainedLabels
 from .. import weights
-from ..preprocessing import to_device
+from ..preprocessing import PreparedVolume, to_device
 from ..protocols import Check, TextVectors, VolumeVectors, unstoppable
-from .two_towers import PreparedVolume, TextReader, build_network, count_layers, make_tokenizer, unit
+from .two_towers import TEXT_HEADS, TextReader, build_network, count_layers, make_tokenizer, text_sizes, unit
 
 Size = tuple[int, int, int]  # x, y, z
 SIZE: Size = (224, 224, 160)  # voxels that the network sees
@@ -39,7 +39,6 @@ _SAME = 1e-3  # MONAI's tolerance: spacings in mm, and grids, nearer than that a
 _SLAB = 16  # planes resampled at once
 _WORK = 10**9  # multiplications at once; cancel waits for them
 _PASSES = 250  # what it takes to write, normalise, rectify and copy a number, in multiplications
-_HEADS = 12  # of the text tower
 _WINDOW = 512  # tokens around a token that it sees
 _LONGEST_TEXT = 1024  # tokens
 _TOKENS = 2**10  # computed at once, as long as that is a text
@@ -259,7 +258,7 @@ class _ReportEncoder(nn.Module):
             check()
             own = layer.attention.self
             q, k, v = (
-                project(states).unflatten(-1, (_HEADS, -1)).transpose(1, 2)
+                project(states).unflatten(-1, (TEXT_HEADS, -1)).transpose(1, 2)
                 for project in (own.query, own.key, own.value)
             )
             attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=seen).transpose(1, 2).flatten(2)
@@ -277,22 +276,9 @@ class MerlinNetwork(nn.Module):
 
     def __init__(self, state: Mapping[str, Tensor]) -> None:
         super().__init__()
-        text = "encode_text.text_encoder"
-        words, width = state[f"{text}.embeddings.word_embeddings.weight"].shape
-        if width % _HEADS:
-            raise ValueError("the width does not fit the heads")
         self.encode_image = nn.ModuleDict({"i3_resnet": _InflatedResNet(state, "encode_image.i3_resnet")})
-        config = LongformerConfig(
-            vocab_size=words,
-            hidden_size=width,
-            num_hidden_layers=count_layers(state, f"{text}.encoder.layer"),
-            num_attention_heads=_HEADS,
-            intermediate_size=state[f"{text}.encoder.layer.0.intermediate.dense.bias"].shape[0],
-            max_position_embeddings=state[f"{text}.embeddings.position_embeddings.weight"].shape[0],
-            type_vocab_size=1,
-            layer_norm_eps=1e-5,
-            attention_window=_WINDOW,
-        )
+        sizes = text_sizes(state, "encode_text.text_encoder")
+        config = LongformerConfig(**sizes, type_vocab_size=1, layer_norm_eps=1e-5, attention_window=_WINDOW)
         self.encode_text = _ReportEncoder(config, state["encode_text.linear_layer.bias"].shape[0])
         self.logit_scale = nn.Parameter(torch.ones(()))
 

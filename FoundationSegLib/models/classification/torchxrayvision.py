@@ -5,6 +5,7 @@ downloads where it is made, and runs the release file, a pickle of the whole net
 unpickler that knows the names it needs and no others. Source: Cohen J P, et al. MIDL 2022, arXiv:2111.00595.
 """
 
+import io
 import pickle
 import warnings
 from collections import OrderedDict
@@ -12,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -46,46 +47,57 @@ _OPERATING_POINTS = (
 
 
 class _StoredModule:
-    """Stands for every class of a network in a pickle: takes what it held, and does nothing."""
+    """Stands for every class of a network in a pickle: keeps the state of an object, and takes nothing else.
 
-    dump_patches = False  # torch asks for it
+    A state can be set on its objects alone, never on the class: ``__setstate__`` wants both.
+    """
+
+    __slots__ = ("state",)
+    dump_patches = False  # torch asks for it, and would write a file
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.state = state
 
     def tensors(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
         """Yield the weights by their names."""
-        own = {**self.__dict__["_parameters"], **self.__dict__["_buffers"]}
+        own = {**self.state["_parameters"], **self.state["_buffers"]}
         yield from ((prefix + name, value) for name, value in own.items() if isinstance(value, Tensor))
-        for name, module in self.__dict__["_modules"].items():
+        for name, module in self.state["_modules"].items():
             yield from module.tensors(f"{prefix}{name}.")
 
 
-# Every name that the file may use, and what stands for it here.
+# The classes of the network, as the file names them.
+_MODULES = (
+    *("torchxrayvision.models.DenseNet", "torchxrayvision.models._DenseBlock", "torchxrayvision.models._DenseLayer"),
+    *("torchxrayvision.models._Transition", "torch.nn.modules.activation.ReLU", "torch.nn.modules.conv.Conv2d"),
+    *("torch.nn.modules.batchnorm.BatchNorm2d", "torch.nn.modules.container.Sequential"),
+    *("torch.nn.modules.linear.Linear", "torch.nn.modules.pooling.AvgPool2d", "torch.nn.modules.pooling.MaxPool2d"),
+)
+# Every name that the file may use, and what stands for it here. Nothing of it can be changed by a file: functions are
+# there as the methods that call them, which have no attributes.
 _ALLOWED: Mapping[str, Any] = {
     "collections.OrderedDict": OrderedDict,
     "__builtin__.set": set,
-    "torch._utils._rebuild_tensor_v2": torch._utils._rebuild_tensor_v2,
-    "torch._utils._rebuild_parameter": torch._utils._rebuild_parameter,
-    **{
-        f"torchxrayvision.models.{name}": _StoredModule
-        for name in ("DenseNet", "_DenseBlock", "_DenseLayer", "_Transition")
-    },
-    **{
-        f"torch.nn.modules.{name}": _StoredModule
-        for name in (
-            *("activation.ReLU", "batchnorm.BatchNorm2d", "container.Sequential", "conv.Conv2d", "linear.Linear"),
-            *("pooling.AvgPool2d", "pooling.MaxPool2d"),
-        )
-    },
+    "torch._utils._rebuild_tensor_v2": torch._utils._rebuild_tensor_v2.__call__,
+    "torch._utils._rebuild_parameter": torch._utils._rebuild_parameter.__call__,
+    **dict.fromkeys(_MODULES, _StoredModule),
 }
 
 
-class _Unpickler(pickle.Unpickler):
-    """Refuses every name but the allowed ones, so that no code of the file's choice can run."""
+class _Unpickler(pickle._Unpickler):
+    """Refuses every name but the allowed ones, so that no code of the file's choice can run.
+
+    It is Python's own in Python, as torch's is: a false number in a file makes that in C take all memory. Operations
+    of protocols after 2, torch's, are unknown to it; so are the codes that stand for names registered elsewhere.
+    """
+
+    dispatch: ClassVar = {n: act for n, act in pickle._Unpickler.dispatch.items() if n < 0x82 or 0x84 < n < 0x8C}
 
     def find_class(self, module: str, name: str) -> Any:
         try:
             return _ALLOWED[f"{module}.{name}"]
         except KeyError:
-            raise pickle.UnpicklingError(f"{module}.{name} is not a part of the network") from None
+            raise pickle.UnpicklingError(f"unsupported GLOBAL {module}.{name}") from None  # as torch says it
 
 
 _PICKLE = SimpleNamespace(
@@ -94,9 +106,11 @@ _PICKLE = SimpleNamespace(
 
 
 def read_module(path: Path, card: ModelCard) -> dict[str, Tensor]:
-    """Read the weights of a network that was pickled as a whole.
+    """Read the weights of a network that was pickled as a whole, in the form that torch had before 1.6.
 
-    ``weights_only=True`` cannot be used: torch's own safe unpickler refuses the form that torch had before 1.6.
+    ``weights_only=True`` cannot be used, whatever classes are allowed: in that form a class of a network is stored as
+    a persistent id of the kind "module" with its source, and torch's safe unpickler takes those of the kind "storage"
+    alone. A file in torch's later form, a zip file, is refused: the release file is too small to be one.
 
     Raises:
         CheckpointError: the card names no hash, or the file is damaged or holds something else.
@@ -104,12 +118,16 @@ def read_module(path: Path, card: ModelCard) -> dict[str, Tensor]:
     if not card.source.files[0].sha256:
         raise CheckpointError(f"{card.title}: its card names no hash, without which {path.name} is not opened")
     try:
+        content = path.read_bytes()
+        if content.startswith(b"PK"):
+            raise pickle.UnpicklingError("a zip file may be TorchScript, which torch would run")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that the classes are not those of the file
-            module = torch.load(path, map_location="cpu", pickle_module=_PICKLE, weights_only=False)
+            # Not from the path: torch would unpack an archive of its oldest form, a tar file, to the disk.
+            module = torch.load(io.BytesIO(content), map_location="cpu", pickle_module=_PICKLE, weights_only=False)
         return dict(module.tensors())
     except weights.DAMAGED as error:
-        raise CheckpointError(f"{card.title}: {path.name} cannot be read; download it again") from error
+        raise weights.unreadable(path, card, error) from error
 
 
 def make_network(labels: int, blocks: Sequence[int] = BLOCKS) -> DenseNet:

@@ -27,6 +27,7 @@ from ..protocols import Check, TextVectors, unstoppable
 # Largest batch of a text tower, in tokens: some 300 MB of activations in a network of usual width, and a hundred texts
 # of SigLIP, each of 64, at once.
 _TOKENS = 2**13
+TEXT_HEADS = 12  # of towers whose checkpoints name no sizes
 # Buffers that only count up; old checkpoints hold them, newer ones do not.
 _COUNTING_BUFFERS = ("position_ids", "token_type_ids")
 CLIP_COLOURS = Normalisation((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
@@ -70,20 +71,6 @@ class PicturePreparation:
             return channels_first(np.array(Image.fromarray(image).resize(square, Image.Resampling(self.resample))))
         mode = InterpolationMode.BICUBIC if self.resample == 3 else InterpolationMode.BILINEAR
         return resize(channels_first(image), list(square), interpolation=mode, antialias=True)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class PreparedVolume:
-    """An image as a network of whole volumes sees it.
-
-    Attributes:
-        voxels: (1, 1, X, Y, Z) float32; x, y, z run to the right, the front and the head.
-        spans_kji: for each axis of the stored array the voxels that these cover, from edge to edge; they may reach out
-            of the image.
-    """
-
-    voxels: Tensor
-    spans_kji: tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +230,25 @@ def count_layers(state: Mapping[str, Tensor], prefix: str) -> int:
         ValueError: there is none.
     """
     return 1 + max(int(name[len(prefix) + 1 :].split(".")[0]) for name in state if name.startswith(f"{prefix}."))
+
+
+def text_sizes(state: Mapping[str, Tensor], prefix: str) -> dict[str, int]:
+    """Sizes of a text tower of BERT's kind by the shapes of its weights, under the names of transformers.
+
+    Raises:
+        KeyError, ValueError: they are another network's.
+    """
+    words, width = state[f"{prefix}.embeddings.word_embeddings.weight"].shape
+    if width % TEXT_HEADS:
+        raise ValueError("the width does not fit the heads")
+    return {
+        "vocab_size": words,
+        "hidden_size": width,
+        "num_hidden_layers": count_layers(state, f"{prefix}.encoder.layer"),
+        "num_attention_heads": TEXT_HEADS,
+        "intermediate_size": state[f"{prefix}.encoder.layer.0.intermediate.dense.bias"].shape[0],
+        "max_position_embeddings": state[f"{prefix}.embeddings.position_embeddings.weight"].shape[0],
+    }
 
 
 def make_tokenizer(make: Callable[[], Any], path: Path, card: ModelCard) -> Any:

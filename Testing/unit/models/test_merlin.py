@@ -107,6 +107,7 @@ def reference(i3res, state):
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @torch.inference_mode()
+@pytest.mark.filterwarnings("ignore:torch.utils.checkpoint", "ignore:None of the inputs")  # of the package
 def test_vectors_of_images_are_those_of_the_authors(model, files):
     package = pytest.importorskip("merlin.models", reason="merlin-vlm is absent: see CONTRIBUTING.md, 'Prove it'")
     network, volume = reference(package.i3res, torch.load(files[MERLIN_FILE])), noise("oblique", (60, 50, 70))

@@ -3,6 +3,8 @@
 import collections
 import os
 import pickle
+import random
+import tarfile
 from dataclasses import replace
 
 import numpy as np
@@ -120,12 +122,13 @@ def test_evidence_shows_where_the_logit_comes_from(engine, method):
         assert values.mean() == pytest.approx(float(logits[LABELS.names.index("Lung mass")]), abs=1e-4)
 
 
-@pytest.mark.parametrize("is_zip", [False, True])
-def test_a_whole_module_is_read_in_either_form(tmp_path, is_zip):
-    save_module(small_densenet(), tmp_path / "module.pt", is_zip=is_zip)
-    card = card_of(CARD, {CARD.source.files[0].name: tmp_path / "module.pt"})
-    state = torchxrayvision.read_module(tmp_path / "module.pt", card)
-    expected = small_densenet().state_dict()
+def read_back(path):
+    return torchxrayvision.read_module(path, card_of(CARD, {CARD.source.files[0].name: path}))
+
+
+def test_a_whole_module_is_read_in_the_form_of_its_release(tmp_path):
+    save_module(small_densenet(), tmp_path / "module.pt")
+    state, expected = read_back(tmp_path / "module.pt"), small_densenet().state_dict()
     assert state.keys() == expected.keys() and all(torch.equal(state[name], expected[name]) for name in state)
 
 
@@ -139,20 +142,92 @@ class Evil:
         return os.system, (self.command,)
 
 
-@pytest.mark.parametrize("is_zip", [False, True])
 @pytest.mark.parametrize("where", ["alone", "in a module", "in a list"])
-def test_a_file_cannot_run_code(tmp_path, where, is_zip):
+def test_a_file_cannot_run_code(tmp_path, where):
     path, mark = tmp_path / "evil.pt", tmp_path / "it-ran"
     evil, network = Evil(f"touch {mark}"), small_densenet()
     network.evil = evil
     if where == "in a module":
-        save_module(network, path, is_zip=is_zip)
+        save_module(network, path)
     else:
-        torch.save(evil if where == "alone" else [evil], path, _use_new_zipfile_serialization=is_zip)
-    card = card_of(CARD, {CARD.source.files[0].name: path})
-    with pytest.raises(CheckpointError, match="cannot be read"):
-        torchxrayvision.read_module(path, card)
+        torch.save(evil if where == "alone" else [evil], path, _use_new_zipfile_serialization=False)
+    with pytest.raises(
+        CheckpointError, match=r"cannot be read: it names (posix|nt).system, which .* download it again"
+    ):
+        read_back(path)
     assert not mark.exists()
+
+
+NETWORK, REBUILD = b"ctorchxrayvision.models\nDenseNet\n", b"ctorch._utils\n_rebuild_tensor_v2\n"
+WITH_SOURCE = (
+    b"(X\x06\0\0\0module" + NETWORK + b"X\x01\0\0\0aX\x01\0\0\0btQ"
+)  # torch compares it, and may write a patch
+HOSTILE = {
+    "an attribute of an allowed name": b"ccollections\nOrderedDict.__init__.__globals__\n.",
+    "the same, in the newer way": b"\x80\x04\x8c\x0bcollections\x8c\x14OrderedDict.__init__\x93.",
+    "a state for the class": NETWORK + b"(N(U\x0cdump_patchesI01\ndtb0" + WITH_SOURCE + b".",
+    "a state for a function": REBUILD + b"(N(U\x0c__defaults__)dtb.",
+    "a state of another's": b"ccollections\nCounter\n)\x81}b.",
+    "much memory": b"\x96\0\0\0\0\0\x01\0\0.",
+    "a number far out": b"Nr\xff\xff\xff\x7f.",
+}
+
+
+def in_old_form(code):
+    """A file of torch before 1.6 with this in place of its object."""
+    system = {"protocol_version": 1001, "little_endian": True, "type_sizes": {}}
+    begins = (torch.serialization.MAGIC_NUMBER, torch.serialization.PROTOCOL_VERSION, system)
+    return b"".join(pickle.dumps(part, 2) for part in begins) + code + pickle.dumps([], 2)
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_file_changes_nothing(tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    defaults, path = torch._utils._rebuild_tensor_v2.__defaults__, tmp_path / "evil.pt"
+    path.write_bytes(in_old_form(HOSTILE[kind]))
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        read_back(path)
+    assert list(tmp_path.iterdir()) == [path] and torch._utils._rebuild_tensor_v2.__defaults__ == defaults
+
+
+def test_other_archives_of_torch_are_refused_before_torch_opens_them(tmp_path, monkeypatch):
+    """Torch runs TorchScript, and unpacks the oldest form of all."""
+    monkeypatch.chdir(tmp_path)
+    network, path = torch.nn.Linear(3, 2), tmp_path / "module.pt"
+    torch.jit.save(torch.jit.trace(network, torch.zeros(1, 3)), path)
+    scripted = path.read_bytes()
+    save_module(network, path, is_zip=True)
+    zipped = path.read_bytes()
+    with tarfile.open(path, "w") as archive:
+        for name in ("storages", "tensors", "pickle"):
+            archive.addfile(tarfile.TarInfo(name))
+    for content in (scripted, zipped, path.read_bytes()):
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match="cannot be read"):
+            read_back(path)
+
+
+def test_damaged_pickles_are_read_or_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path, rng = tmp_path / "module.pt", random.Random(0)
+    save_module(torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.ReLU()), path)
+    whole, before, kinds = path.read_bytes(), read_back(path), collections.Counter()
+    for _ in range(500):
+        content = bytearray(whole)
+        for _ in range(rng.choice([1, 1, 2, 8])):
+            start = rng.randrange(len(content))
+            length, other = rng.randrange(20), rng.randrange(len(content))
+            content[start : start + rng.choice([0, length])] = rng.choice(
+                [rng.randbytes(1), b"", content[other : other + length], *HOSTILE.values()]
+            )
+        path.write_bytes(content)
+        try:
+            kinds[all(isinstance(value, torch.Tensor) for value in read_back(path).values())] += 1
+        except CheckpointError:
+            kinds["refused"] += 1
+    assert kinds.keys() == {True, "refused"} and list(tmp_path.iterdir()) == [path]
+    path.write_bytes(whole)
+    assert all(torch.equal(value, before[name]) for name, value in read_back(path).items())
 
 
 def test_other_files_and_cards_without_a_hash_are_refused(tmp_path):
