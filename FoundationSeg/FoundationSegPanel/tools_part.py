@@ -21,9 +21,10 @@ from FoundationSegLib.prompts.kinds import Polarity, Prompt
 
 from .parameters import PanelState
 from .slices import is_shown, show_cursor, slice_views, view_names
-from .widgets import Part, Report, offer, slot
+from .widgets import Part, Report, draw_views_next, offer, slot
 
 _LONGEST_NAME = 28
+_QUICK_ANSWER_MS = 50  # on a slice that is encoded; drawing all views without a graphics card takes as long
 
 
 class ToolsPart(Part):
@@ -197,7 +198,8 @@ class ToolsPart(Part):
 
     @slot
     def _drawn(self, prompt: Prompt) -> None:
-        """Give a prompt that was drawn, in answer to an event of VTK's."""
+        """Give a prompt that was drawn, in answer to an event of VTK's. A quick answer is drawn together with it."""
+        draw_views_next(_QUICK_ANSWER_MS)
         self._state.prepare()
         self._attempt(lambda: self._controller.add_prompt(prompt))
 

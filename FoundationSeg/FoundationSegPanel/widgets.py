@@ -61,10 +61,13 @@ def _guard(owner: Reporting, function: Callable[..., object], arguments: Sequenc
         owner.report(FoundationSegError(text))
 
 
-def draw_views_next() -> None:
-    """Have the views drawn once, in the next turn of the event loop; in this one, each event of a node might do it."""
+def draw_views_next(wait_ms: int = 0) -> None:
+    """Have the views drawn once, in the next turn of the event loop; in this one, each event of a node might do it.
+
+    Turns that end before ``wait_ms`` milliseconds are over are drawn together.
+    """
     slicer.app.pauseRender()
-    qt.QTimer.singleShot(0, slicer.app.resumeRender)
+    qt.QTimer.singleShot(wait_ms, slicer.app.resumeRender)
 
 
 class Later:

@@ -230,10 +230,16 @@ class Link:
         return bool(self._outgoing)
 
     def send(self, frame: Message) -> None:
-        """Send a message as soon as the worker takes it; its payload must stay as it is until then."""
+        """Send a message as soon as the worker takes it; its payload must stay as it is until then.
+
+        What it takes at once leaves at once: until :meth:`receive` is called again, Slicer may draw for a while.
+        """
         if not self._outgoing:
             self.heard = time.monotonic()  # from now on, it has something to say
         self._outgoing.extend(encode_frame(frame))
+        if self._connection is not None:
+            with contextlib.suppress(OSError):  # receive will say what happened
+                self._flush(self._connection)
 
     def receive(self) -> Iterator[Message]:
         """The messages that have arrived; then what can be sent is sent. Never waits.

@@ -288,6 +288,7 @@ class SlicerUser(Hands):
         found += [AssertionError(f"announced, but it never came up: {answer}") for answer in dialogs.not_shown()]
         dialogs.forget()
         behaviours.forget_pending()
+        slicer.app._q._paused = 0  # what would have drawn the views again was among them
         behaviours.opened_urls.clear()
         self.layout_manager.widgets.clear()
         for widget in QtWidgets.QApplication.topLevelWidgets():

@@ -63,6 +63,13 @@ def test_a_volume_is_sent_once(client, sent):
         client.send_volume(Volume(np.zeros((2, 2, 2)), geometry_from_spacing((2, 2, 2))))
 
 
+def test_a_request_leaves_at_once_though_nobody_polls_for_a_while(client, sent):
+    """Slicer draws its views after a click."""
+    worker = ask(client, scripted(sent)).counts["pid"]
+    client.submit(scripted(sent, "die=3", 2))
+    until(lambda: has_ended(worker))
+
+
 def test_a_volume_that_was_not_sent_is_missing(client, volume):
     with pytest.raises(VolumeMissingError):
         ask(client, scripted(volume))
@@ -84,7 +91,8 @@ def test_a_volume_that_had_to_make_room_is_sent_again(make_client, volume):
         assert np.array_equal(prediction.segments[0].mask.expand((4, 6, 8)), positive_mask(image))
 
 
-def test_voxels_that_change_on_their_way_are_found_out(client):
+def test_voxels_that_change_on_their_way_are_found_out(make_client):
+    client = make_client()  # its worker only starts, so that the voxels wait
     voxels = np.random.default_rng(3).integers(-9, 9, (4, 6, 8), dtype=np.int16)
     torn = Volume(voxels, geometry_from_spacing(voxels.shape))
     client.send_volume(torn)
