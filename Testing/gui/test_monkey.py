@@ -1,16 +1,29 @@
 """A monkey at the panel: whatever it does in whatever order, nothing breaks, and no other segment loses a voxel."""
 
 import random
+from collections import Counter
 
 import numpy as np
 import pytest
 import slicer
+import vtk
 
 from FoundationSegLib.mrml.segments import read_segment
 from Testing.gui.panel_desk import GRID
 from Testing.gui.test_effect import NAME, SEGMENT_EDITOR
+from Testing.mrml.test_sequences import Sequence
 
 EDITS = ("undo", "undo", "redo", "effect", "area", "range", "select", "button")
+
+# What stays where somebody removes a node, enters the Segment Editor, or reads a segment as an array.
+SLICERS_OWN = {
+    "vtkMRMLScalarVolumeDisplayNode",
+    "vtkMRMLVolumeArchetypeStorageNode",
+    "vtkMRMLSegmentationDisplayNode",
+    "vtkMRMLSegmentationStorageNode",
+    "vtkMRMLSegmentEditorNode",
+    "vtkMRMLLabelMapVolumeDisplayNode",  # of slicer.util's functions for arrays
+}
 
 # They open dialogs; those have tests of their own.
 _NOT_FOR_MONKEYS = {
@@ -34,13 +47,31 @@ class Monkey:
         self.at, self.random = at_panel, random.Random(seed)
         self.done = []
         self.editor = None  # of the Segment Editor, while that is entered and not the panel
+        self.frames = None  # the sequence that is open
         at_panel.desk.complete_startup()
         at_panel.desk.load_module(SEGMENT_EDITOR)
 
     def act(self):
         name = self.random.choices(
-            ("click", "combo", "draw", "key", "spin", "segment", "foreign", "scene", "slow", "visit", "edit"),
-            (10, 4, 10, 4, 2, 3, 1, 1, 1, 2, 6),
+            (
+                *[
+                    "click",
+                    "combo",
+                    "draw",
+                    "key",
+                    "spin",
+                    "segment",
+                    "foreign",
+                    "scene",
+                    "slow",
+                    "visit",
+                    "edit",
+                    "transform",
+                    "layout",
+                    "sequence",
+                ],
+            ),
+            (10, 4, 10, 4, 2, 3, 1, 1, 1, 2, 6, 1, 1, 1),
         )[0]
         self.done.append(name)
         getattr(self, name)()
@@ -77,12 +108,24 @@ class Monkey:
         drawing = self.at.panel.effect or self.at.panel
         if self.at.volume_node.GetScene() is None or not drawing.tools.tool.is_enabled:
             return
+        if self.at.panel.effect is not None:
+            self.show_segments()
         view = self.random.choice(("Red", "Green", "Yellow"))
         first, last = self.place(), list(self.place())
         last[{"Red": 2, "Green": 1, "Yellow": 0}[view]] = first[{"Red": 2, "Green": 1, "Yellow": 0}[view]]
         self.at.look_at(*first)
         ctrl = self.random.random() < 0.2
         self.at.desk.mouse(view).drag(self.at.at(*first), self.at.at(*last), ctrl=ctrl)
+
+    def show_segments(self):
+        """Show what a change of the image has hidden, as the effect's question would."""
+        node = self.editor.mrmlSegmentEditorNode().GetSegmentationNode()
+        if node is not None and node.GetDisplayNode() is not None:
+            node.GetDisplayNode().SetVisibility(True)
+            node.GetDisplayNode().SetAllSegmentsVisibility(True)
+            keys = node.GetSegmentation().GetSegmentIDs()
+            if self.editor.mrmlSegmentEditorNode().GetSelectedSegmentID() not in keys:  # Slicer's table selects another
+                self.editor.mrmlSegmentEditorNode().SetSelectedSegmentID(keys[0] if keys else "")
 
     def key(self):
         keys = self.random.choice(("1", "2", "3", "4", "X", "N", "Ctrl+Z", "Ctrl+Y", "Backspace", "Return"))
@@ -173,11 +216,66 @@ class Monkey:
             at.let_pass()
             at.widget.enter()
         at.let_pass()
-        if what == "close" and self.editor is not None:
-            self.visit()
+        if what == "close":
+            self.frames = None
+            if self.editor is not None:
+                self.visit()
         if at.volume_node.GetScene() is None:
             at.volume_node = at.add_volume("CT")
             desk.show_volume(at.volume_node)
+            at.wanted.volume = at.volume_node
+
+    def transform(self):
+        """Image or segmentation is moved by a transform, which is changed, hardened or taken away."""
+        at, what = self.at, self.random.choice(("image", "both", "change", "harden", "harden", "remove"))
+        self.done[-1] = f"transform {what}"
+        nodes = [node for node in (at.wanted.volume, at.wanted.segmentation) if node is not None]
+        transforms = [node.GetParentTransformNode() for node in nodes if node.GetParentTransformNode() is not None]
+        if what in ("image", "both"):
+            transform = at.desk.scene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+            for node in nodes[: 1 if what == "image" else 2]:
+                node.SetAndObserveTransformNodeID(transform.GetID())
+            transforms = [transform]
+        if what in ("image", "both", "change"):
+            for transform in transforms:
+                matrix = vtk.vtkMatrix4x4()
+                matrix.SetElement(self.random.randrange(3), 3, self.random.randrange(-8, 9))
+                transform.SetMatrixTransformToParent(matrix)
+        elif what == "harden":
+            for node in nodes:
+                node.HardenTransform()
+        else:
+            for transform in set(transforms):
+                at.desk.scene.RemoveNode(transform)
+
+    def layout(self):
+        """Another layout of the views, or another plane in one of them."""
+        number = self.random.choice((2, 3, 6, 7, 8))
+        self.done[-1] = f"layout {number}"
+        slicer.app.layoutManager().setLayout(number)
+        node = self.at.desk.slice_widget(self.random.choice(("Red", "Green"))).mrmlSliceNode()
+        turn = vtk.vtkTransform()
+        turn.RotateX(self.random.choice((0, 0, 20)))
+        orientation = vtk.vtkMatrix4x4()
+        vtk.vtkMatrix4x4.Multiply4x4(turn.GetMatrix(), node.GetSliceToRAS(), orientation)
+        if self.random.random() < 0.3:
+            node.GetSliceToRAS().DeepCopy(orientation)
+            node.UpdateMatrices()
+        else:
+            node.SetOrientationToDefault()
+
+    def sequence(self):
+        """The image becomes a frame of a sequence, another frame is shown, or the panel goes back to a lone image."""
+        at = self.at
+        what = self.random.choice(("frame", "frame", "image")) if self.frames is not None else "open"
+        self.done[-1] = f"sequence {what}"
+        if what == "open":
+            arrays = [np.roll(np.arange(12 * 40 * 32, dtype=np.int16), n).reshape(12, 40, 32) for n in range(3)]
+            self.frames = Sequence(at.desk.scene, arrays, lambda _n: at.add_volume("frames"))
+        elif what == "frame":
+            at.wanted.volume = self.frames.node
+            self.frames.show(self.random.randrange(3))
+        else:
             at.wanted.volume = at.volume_node
 
     def slow(self):
@@ -199,12 +297,18 @@ def segments(at_panel):
     return found
 
 
+def kinds(scene):
+    """How many nodes there are of each class."""
+    return Counter(scene.GetNthNode(n).GetClassName() for n in range(scene.GetNumberOfNodes()))
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_whatever_a_monkey_does(at_panel, seed, full):
     monkey = Monkey(at_panel, seed)
     for section in ("propagateSection", "promptsSection", "advancedSection"):
         getattr(at_panel.ui, section).collapsed = False
     at_panel.let_pass()
+    at_first = kinds(at_panel.desk.scene)
     for _ in range(2500 if full else 70):
         before, touched = segments(at_panel), {at_panel.work.segment_id}
         if at_panel.work.session is not None:  # an answer may come for what was asked before another was selected
@@ -212,7 +316,7 @@ def test_whatever_a_monkey_does(at_panel, seed, full):
         monkey.act()
         touched.add(at_panel.work.segment_id)
         what = monkey.done[-1]
-        if what.startswith(("foreign", "scene", "edit undo", "edit redo", "edit button")):
+        if what.startswith(("foreign", "scene", "transform", "sequence", "edit undo", "edit redo", "edit button")):
             continue
         after = segments(at_panel)
         for key, mask in before.items():
@@ -220,3 +324,14 @@ def test_whatever_a_monkey_does(at_panel, seed, full):
                 assert np.array_equal(after[key], mask), f"{monkey.done[-8:]} changed another segment"
             elif key not in after:
                 assert not mask.any() or key[1] in touched, f"{monkey.done[-8:]} deleted a segment with voxels"
+    at_panel.client.is_slow = False
+    if at_panel.client._open is not None:
+        at_panel.client.reply()
+    at_panel.settle()
+    for name in ("Segmentation", "SequenceBrowser", "Sequence", "ScalarVolume", "LinearTransform"):
+        for node in slicer.util.getNodesByClass(f"vtkMRML{name}Node"):
+            at_panel.desk.scene.RemoveNode(node)
+    at_panel.let_pass()
+    left = kinds(at_panel.desk.scene) - at_first
+    left = {name: count for name, count in left.items() if name not in SLICERS_OWN}
+    assert not left, f"left behind: {left}"
