@@ -5,8 +5,11 @@ text tower from code of the Hub. The picture tower is Primus (arXiv:2503.01835),
 positions in three dimensions; the text tower is a BERT. Source: arXiv:2510.15042.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,11 +36,12 @@ _LOWEST_HU, _HIGHEST_HU = -1000, 1000
 _PATCH = 8  # voxels, the side of a part
 _HEADS = 12  # of the picture tower, of the text tower and of both poolings
 _LONGEST_TEXT = 512  # tokens
-_TOKENS = 256  # computed at once; cancel waits for them
+_TOKENS = 96  # computed at once; cancel waits for them
+_ROUNDS = 3  # over all tokens in a layer: their keys, their attention, their own
 _PIXEL_TYPES = {"u2": np.int32, "u4": np.int64, "f2": np.float32}  # those that torchio or SimpleITK do not take
 
 
-def prepare(volume: Volume, size: int = SIZE) -> PreparedVolume:
+def prepare(volume: Volume, size: int = SIZE, check: Check = unstoppable) -> PreparedVolume:
     """Turn an image of Hounsfield units to the right, the front and the head, bring it to 2 mm, and cut or fill it.
 
     Values go from -1 to 1. Whole numbers stay whole where they are resampled, as torchio has it.
@@ -46,15 +50,10 @@ def prepare(volume: Volume, size: int = SIZE) -> PreparedVolume:
         InputError: it is thinner than a voxel of the network.
     """
     turn = towards_ras(volume.geometry)
-    resampled = _resampled(turn.turn(volume.array_kji), turn.geometry(volume.geometry).ijk_to_ras)
-    scaled = np.clip(resampled, _LOWEST_HU, _HIGHEST_HU).astype(np.float32)
-    scaled -= _LOWEST_HU
-    scaled /= _HIGHEST_HU - _LOWEST_HU
-    scaled *= 2
-    scaled -= 1
+    resampled = _resampled(turn.turn(volume.array_kji), turn.geometry(volume.geometry).ijk_to_ras, check)
     spacing_mm = volume.geometry.spacing_mm[::-1]
     lines, spans = [], []
-    for axis, count in enumerate(scaled.shape):
+    for axis, count in enumerate(resampled.shape):
         stored = turn.axes[axis]
         cut, fill = -(min(0, size - count) // 2), -(-max(0, size - count) // 2)
         lines.append((slice(cut, cut + size), (fill, max(0, size - count) - fill)))
@@ -62,16 +61,32 @@ def prepare(volume: Volume, size: int = SIZE) -> PreparedVolume:
         length = volume.array_kji.shape[stored]
         first = length / 2 + (cut - fill - count / 2) * step
         spans.append((first, first + size * step))
-    padded = np.pad(scaled, [fill for _, fill in lines], constant_values=scaled.min())
-    cube = padded[tuple(cut for cut, _ in lines)].transpose(2, 1, 0)
+    part, lowest = resampled[tuple(cut for cut, _ in lines)], _scaled(resampled.min()[None])[0]
+    check()
+    cube = np.pad(_scaled(part), [fill for _, fill in lines], constant_values=lowest).transpose(2, 1, 0)
+    check()
     voxels = torch.from_numpy(np.ascontiguousarray(cube))[None, None]
     return PreparedVolume(voxels, turn.spans_back(spans, volume.geometry.shape_kji))
 
 
-def _resampled(array_kji: NDArray[np.generic], ijk_to_ras: NDArray[np.float64]) -> NDArray[np.generic]:
+def _scaled(values: NDArray[np.generic]) -> NDArray[np.float32]:
+    scaled = np.clip(values, _LOWEST_HU, _HIGHEST_HU).astype(np.float32)
+    scaled -= _LOWEST_HU
+    scaled /= _HIGHEST_HU - _LOWEST_HU
+    scaled *= 2
+    scaled -= 1
+    return scaled
+
+
+def _resampled(array_kji: NDArray[np.generic], ijk_to_ras: NDArray[np.float64], check: Check) -> NDArray[np.generic]:
     """Resample to 2 mm along the image's own axes, about the same middle; a single slice stays one."""
     dtype = _PIXEL_TYPES.get(array_kji.dtype.str[1:], array_kji.dtype.newbyteorder("="))
-    image = sitk.GetImageFromArray(np.ascontiguousarray(array_kji, dtype))
+    values = np.empty(array_kji.shape, dtype)
+    for plane, stored in zip(values, array_kji, strict=True):
+        check()
+        plane[...] = stored
+    image = sitk.GetImageFromArray(values)
+    check()
     to_lps = np.diag([-1.0, -1.0, 1.0])
     spacing = np.sqrt((ijk_to_ras[:3, :3] ** 2).sum(axis=0))
     image.SetOrigin((to_lps @ ijk_to_ras[:3, 3]).tolist())
@@ -91,7 +106,9 @@ def _resampled(array_kji: NDArray[np.generic], ijk_to_ras: NDArray[np.float64]) 
     resampler.SetOutputSpacing([SPACING_MM] * 3)
     resampler.SetOutputOrigin((middle - direction @ ((new_size - 1) / 2 * np.full(3, SPACING_MM))).tolist())
     resampler.SetOutputDirection(image.GetDirection())
-    return sitk.GetArrayFromImage(resampler.Execute(image))
+    resampled = resampler.Execute(image)
+    check()
+    return sitk.GetArrayFromImage(resampled)
 
 
 class _Attention(nn.Module):
@@ -101,18 +118,14 @@ class _Attention(nn.Module):
         self.k_proj = nn.Linear(width, width, bias=False)
         self.norm, self.proj = nn.LayerNorm(width), nn.Linear(width, width)
 
-    def forward(self, tokens: Tensor, turns: Tensor, check: Check) -> Tensor:
-        q, k, v = (
-            _in_parts(layer, tokens, check).unflatten(-1, (_HEADS, -1)).transpose(1, 2)
-            for layer in (self.q_proj, self.k_proj, self.v_proj)
-        )
-        q, k = _turned(q, turns), _turned(k, turns)
-        parts = []
-        for part in q.split(_TOKENS, dim=2):
-            check()
-            attended = functional.scaled_dot_product_attention(part, k, v).transpose(1, 2).flatten(2)
-            parts.append(self.proj(self.norm(attended)))
-        return torch.cat(parts, dim=1)
+    def towards(self, tokens: Tensor, turns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the queries, keys and values of some tokens, (1, heads, tokens, D), turned by their positions."""
+        q, k, v = (_by_head(layer(tokens)) for layer in (self.q_proj, self.k_proj, self.v_proj))
+        return _turned(q, turns), _turned(k, turns), v
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        attended = functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        return self.proj(self.norm(attended))
 
 
 class _Mlp(nn.Module):
@@ -121,20 +134,27 @@ class _Mlp(nn.Module):
         self.fc1_g, self.fc1_x = nn.Linear(width, hidden), nn.Linear(width, hidden)
         self.norm, self.fc2 = nn.LayerNorm(hidden), nn.Linear(hidden, width)
 
-    def forward(self, tokens: Tensor, check: Check) -> Tensor:
-        return _in_parts(self._each, tokens, check)
-
-    def _each(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor) -> Tensor:
         return self.fc2(self.norm(functional.silu(self.fc1_g(tokens)) * self.fc1_x(tokens)))
 
 
-def _in_parts(work: Callable[[Tensor], Tensor], tokens: Tensor, check: Check) -> Tensor:
-    """Compute what is done to each token by itself, so many at once that the work can be stopped in between."""
-    parts = []
-    for part in tokens.split(_TOKENS, dim=1):
+def _by_head(tokens: Tensor) -> Tensor:
+    return tokens.unflatten(-1, (_HEADS, -1)).transpose(1, 2)
+
+
+def _parts(count: int, check: Check) -> Iterator[slice]:
+    """Yield parts of so many tokens that the work on them can be stopped in between."""
+    for start in range(0, count, _TOKENS):
         check()
-        parts.append(work(part))
-    return torch.cat(parts, dim=1)
+        yield slice(start, start + _TOKENS)
+
+
+def _in_parts(work: Callable[[Tensor], Tensor], tokens: Tensor, width: int, check: Check) -> Tensor:
+    """Compute what is done to each token by itself, (1, tokens, ...) to (1, tokens, width), part by part."""
+    result = tokens.new_empty((*tokens.shape[:2], width))
+    for part in _parts(tokens.shape[1], check):
+        result[:, part] = work(tokens[:, part])
+    return result
 
 
 class _RotaryBlock(nn.Module):
@@ -144,9 +164,16 @@ class _RotaryBlock(nn.Module):
         self.norm2, self.mlp = nn.LayerNorm(width), _Mlp(width, hidden)
         self.gamma_1, self.gamma_2 = nn.Parameter(torch.ones(width)), nn.Parameter(torch.ones(width))
 
-    def forward(self, tokens: Tensor, turns: Tensor, check: Check) -> Tensor:
-        tokens = tokens + self.gamma_1 * self.attn(self.norm1(tokens), turns, check)
-        return tokens + self.gamma_2 * self.mlp(self.norm2(tokens), check)
+    def forward(self, tokens: Tensor, turns: Tensor, check: Check) -> None:
+        """Change the tokens, which are overwritten."""
+        count, width = tokens.shape[1:]
+        q, k, v = tokens.new_empty((3, 1, _HEADS, count, width // _HEADS))
+        for part in _parts(count, check):
+            q[:, :, part], k[:, :, part], v[:, :, part] = self.attn.towards(self.norm1(tokens[:, part]), turns[part])
+        for part in _parts(count, check):
+            tokens[:, part] += self.gamma_1 * self.attn(q[:, :, part], k, v)
+        for part in _parts(count, check):
+            tokens[:, part] += self.gamma_2 * self.mlp(self.norm2(tokens[:, part]))
 
 
 def _turned(heads: Tensor, turns: Tensor) -> Tensor:
@@ -166,26 +193,27 @@ def _position_turns(side: int, width: int) -> Tensor:
 
 
 class _Pooling(nn.Module):
-    """Attention of the mean to all tokens."""
+    """Attention of the mean to all tokens: (B, N, D) to (B, D)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.attn = nn.MultiheadAttention(width, _HEADS, batch_first=True)
 
-    def forward(self, tokens: Tensor, is_token: Tensor | None = None) -> Tensor:
-        """(B, N, D) to (B, D); ``is_token`` (B, N) is False where there is padding."""
-        if is_token is None:
-            mean, padding = tokens.mean(dim=1), None
-        else:
-            shares = is_token[..., None].to(tokens.dtype)
-            mean, padding = (tokens * shares).sum(dim=1) / shares.sum(dim=1), ~is_token
-        return self.attn(mean[:, None], tokens, tokens, key_padding_mask=padding)[0][:, 0]
+    def forward(self, tokens: Tensor, is_token: Tensor) -> Tensor:
+        """Pool texts; ``is_token`` (B, N) is False where there is padding."""
+        shares = is_token[..., None].to(tokens.dtype)
+        mean = (tokens * shares).sum(dim=1) / shares.sum(dim=1)
+        return self.attn(mean[:, None], tokens, tokens, key_padding_mask=~is_token)[0][:, 0]
 
-    def of_each(self, tokens: Tensor) -> Tensor:
-        """Project each token as if it alone were pooled."""
+    def of_volume(self, tokens: Tensor, check: Check) -> tuple[Tensor, Tensor]:
+        """Pool a volume, and project each of its tokens as if it alone were pooled, (1, N, D)."""
         width = tokens.shape[-1]
-        values = functional.linear(tokens, self.attn.in_proj_weight[2 * width :], self.attn.in_proj_bias[2 * width :])
-        return self.attn.out_proj(values)
+        layers = zip(self.attn.in_proj_weight.split(width), self.attn.in_proj_bias.split(width), strict=True)
+        query, keys, values = (partial(functional.linear, weight=weight, bias=bias) for weight, bias in layers)
+        k, v = (_in_parts(layer, tokens, width, check) for layer in (keys, values))
+        q = query(tokens.mean(dim=1, keepdim=True))
+        pooled = functional.scaled_dot_product_attention(*map(_by_head, (q, k, v))).transpose(1, 2).flatten(2)
+        return self.attn.out_proj(pooled)[:, 0], _in_parts(self.attn.out_proj, v, width, check)
 
 
 class _ImageEncoder(nn.Module):
@@ -201,13 +229,17 @@ class _ImageEncoder(nn.Module):
 
     def forward(self, voxels: Tensor, turns: Tensor, progress: Progress) -> Tensor:
         """(1, 1, X, Y, Z) to the vectors of its parts before pooling, (1, parts, D); z runs the fastest."""
-        tokens = self.backbone.down_projection["proj"](voxels).flatten(2).transpose(1, 2)
-        blocks = self.backbone.eva.blocks
-        for done, block in enumerate(blocks):
-            progress.step("classify", done, len(blocks))
-            tokens = block(tokens, turns, progress.check)
-        tokens = self.backbone.eva.norm(tokens)
-        return functional.linear(tokens, self.projector.weight.flatten(1), self.projector.bias)
+        blocks, project, done = self.backbone.eva.blocks, self.backbone.down_projection["proj"], itertools.count()
+        tokens = voxels.new_empty((1, len(turns), project.out_channels))
+        for slab, part in zip(voxels.split(_PATCH, dim=2), tokens.chunk(voxels.shape[2] // _PATCH, dim=1), strict=True):
+            progress.check()
+            part[...] = project(slab).flatten(2).transpose(1, 2)
+        total = len(blocks) * _ROUNDS * math.ceil(len(turns) / _TOKENS)
+        for block in blocks:
+            block(tokens, turns, lambda: progress.step("classify", next(done), total))
+        weight, bias = self.projector.weight.flatten(1), self.projector.bias
+        norm = self.backbone.eva.norm
+        return _in_parts(lambda part: functional.linear(norm(part), weight, bias), tokens, len(bias), progress.check)
 
 
 class _TextEncoder(nn.Module):
@@ -269,16 +301,14 @@ class Colipri:
             InputError: it is thinner than a voxel of the network.
             Cancelled: the user stopped it.
         """
-        cube, encoder = prepare(volume, self.size), self.network.image_encoder
+        cube, encoder = prepare(volume, self.size, progress.check), self.network.image_encoder
         tokens = encoder(to_device(cube.voxels, self.device), self.turns, progress)
         side, turn = self.size // _PATCH, towards_ras(volume.geometry)
-        cells_zyx = (
-            unit(_in_parts(encoder.pooler.of_each, tokens, progress.check))[0]
-            .reshape(side, side, side, -1)
-            .transpose(2, 1, 0, 3)
-        )
+        whole, parts = encoder.pooler.of_volume(tokens, progress.check)
+        cells_zyx = unit(parts)[0].reshape(side, side, side, -1).transpose(2, 1, 0, 3)
+        progress.check()
         cells_kji = np.ascontiguousarray(turn.turn_back(cells_zyx))
-        return VolumeVectors(unit(encoder.pooler(tokens))[0], cells_kji, cube.spans_kji)
+        return VolumeVectors(unit(whole)[0], cells_kji, cube.spans_kji)
 
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str], check: Check = unstoppable) -> TextVectors:

@@ -166,7 +166,13 @@ def test_work_is_reported_and_stops(model):
 
     with pytest.raises(Cancelled):
         model.encode_volume(planted(), Progress(stop, token))
-    assert [(report.stage, report.done, report.total) for report in reports] == [("classify", 0, 2), ("classify", 1, 2)]
+    total = 2 * 3 * 3  # layers, rounds over all of 216 parts, and 96 parts at once
+    assert [(report.stage, report.done, report.total) for report in reports] == [("classify", n, total) for n in (0, 1)]
+    with pytest.raises(Cancelled):
+        colipri.prepare(planted(), COLIPRI_SIZE, Progress(token=token).check)
+    reports.clear()
+    model.encode_volume(planted(), Progress(reports.append))
+    assert [report.done for report in reports] == list(range(total))
 
 
 def test_what_cannot_be_read_or_seen_is_said(files, tmp_path):
