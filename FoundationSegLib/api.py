@@ -14,7 +14,7 @@ predicts opens a worker first, and closes it at the end::
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from pathlib import Path
 from secrets import randbits
@@ -24,7 +24,7 @@ from . import __version__
 from .catalog.catalogue import read_catalogue
 from .catalog.label_sets import LabelSet, find_label_set, label_set_of, read_label_sets
 from .catalog.model_cards import ModelCard, find_card
-from .codec import to_document
+from .codec import frozen, to_document
 from .errors import FoundationSegError, InputError
 from .hub.fetch import has_login, is_accepted, must_accept, require_fetchable
 from .hub.store import Store, default_store_folder, describe, free_bytes
@@ -329,7 +329,7 @@ def package_names(catalogue: Mapping[str, ModelCard]) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*map(requirement_name, requirements), *_DIAGNOSED]))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Installation:
     """The checkpoints on this computer, and the Python that runs the models.
 

@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from secrets import randbits
 from typing import Any
 
 from . import __version__
 from .api import Model, Prompts, choose, find_segment, ignore, load_prompts, map_uncertainty, open_session, propagate
+from .codec import frozen
 from .errors import InputError, OutputError
 from .imaging.volume import Volume
 from .mrml.classification import show_uncertainty
@@ -172,7 +172,7 @@ def uncertainty_node(
     return show_uncertainty(volume_node.GetScene(), found, name, volume_node)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SegmentedSequence:
     """The segments of all frames.
 

@@ -8,13 +8,13 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, field, replace
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from .codec import from_document
+from .codec import from_document, frozen
 from .errors import FoundationSegError, InputError, OutputError
 from .folders import locked, replace_text, user_folder
 from .page import html_note, html_page, html_section, html_table
@@ -29,7 +29,7 @@ _RARE = 0.01  # more far images than chance brings so seldom are called a change
 _VERSION = 1
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ImageDrift:
     """The distances of a model's images from the first ones.
 
@@ -58,7 +58,7 @@ class ImageDrift:
         return replace(self, weeks={**self.weeks, week: new})
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Counts:
     """All that is kept.
 

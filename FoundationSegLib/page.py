@@ -2,10 +2,10 @@
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
+from .codec import frozen
 from .errors import InputError
 
 # Light paper and dark screens; cards as wide as a phone, as many beside each other as fit.
@@ -34,7 +34,7 @@ th, td { text-align: left; padding: .2rem .6rem .2rem 0; border-bottom: 1px soli
 THUMBNAIL_PX = (640, 480)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Card:
     """A case on a contact sheet.
 

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from .codec import frozen
 from .errors import Cancelled, InputError
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ProgressReport:
     """Progress of a computation: ``done`` of ``total`` steps of ``stage`` (``"download"``, ``"encode"``, ...).
 
@@ -45,7 +46,7 @@ def _discard(report: object) -> None:
     del report
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Progress:
     """Receiver of progress reports, asked whether to go on.
 

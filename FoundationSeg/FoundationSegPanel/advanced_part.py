@@ -6,14 +6,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from FoundationSegLib.mrml.surfaces import (
-    begin_surfaces,
-    drop_surfaces,
-    has_surfaces,
-    make_surface,
-    set_smoothing,
-    smoothing,
-)
+from FoundationSegLib.mrml import surfaces
 
 from .parameters import PanelState
 from .slices import slice_in_view
@@ -72,7 +65,7 @@ class AdvancedPart(Part):
         node = self._controller.segmentation_node
         ui.smoothingBox.setEnabled(node is not None)
         if node is not None and node is not self._shown_node:
-            ui.smoothingBox.setValue(smoothing(node))
+            ui.smoothingBox.setValue(surfaces.smoothing(node))
         if parameters.showSurfaces != self._shows_surfaces:
             self._shows_surfaces = parameters.showSurfaces
             self._toggle_surfaces(node)
@@ -88,8 +81,8 @@ class AdvancedPart(Part):
     def _smooth(self, factor: float) -> None:
         """Smooth the surfaces of the segmentation otherwise, one by one while nothing else goes on."""
         node = self._controller.segmentation_node
-        if node is not None and factor != smoothing(node):
-            self._missing = set_smoothing(node, factor)
+        if node is not None and factor != surfaces.smoothing(node):
+            self._missing = surfaces.set_smoothing(node, factor)
             self._idle.start(_NEXT_MS)
 
     def _toggle_surfaces(self, node: Any) -> None:
@@ -98,7 +91,7 @@ class AdvancedPart(Part):
             self._is_centred = False
             self._idle.start(0)
         elif node is not None:
-            drop_surfaces(node)
+            surfaces.drop_surfaces(node)
 
     @slot
     def _make_surfaces(self) -> None:
@@ -110,15 +103,15 @@ class AdvancedPart(Part):
         if controller.is_busy:
             self._idle.start(_IDLE_MS)
             return
-        if self._shows_surfaces and not has_surfaces(node):
-            self._missing = begin_surfaces(node)
+        if self._shows_surfaces and not surfaces.has_surfaces(node):
+            self._missing = surfaces.begin_surfaces(node)
         first, *rest = self._missing or ("",)
         self._missing = tuple(rest)
         if first:
-            make_surface(node, first)
+            surfaces.make_surface(node, first)
         if first or controller.make_next_surface():
             self._idle.start(_NEXT_MS)
-        elif self._shows_surfaces and has_surfaces(node) and not self._is_centred:
+        elif self._shows_surfaces and surfaces.has_surfaces(node) and not self._is_centred:
             self._is_centred = True
             if slicer.app.layoutManager() is not None:
                 slicer.app.layoutManager().resetThreeDViews()

@@ -14,24 +14,11 @@ from slicer.i18n import tr as _
 from FoundationSegLib.catalog.label_sets import LabelSet, label_set_of, read_label_sets
 from FoundationSegLib.catalog.model_cards import ModelCard
 from FoundationSegLib.errors import Cancelled, DomainError, FoundationSegError, InputError
-from FoundationSegLib.mrml.classification import (
-    accept_label,
-    add_evidence_segment,
-    comparable_images,
-    show_classification,
-    show_evidence,
-)
+from FoundationSegLib.mrml import classification
 from FoundationSegLib.mrml.scene import Observers
 from FoundationSegLib.mrml.volumes import box_of_roi, geometry_from_node, modality_of, volume_from_node
+from FoundationSegLib.requests import classification_answer as answers
 from FoundationSegLib.requests.classification import ClassifyRequest, EvidenceWish, Subject
-from FoundationSegLib.requests.classification_answer import (
-    MOST_SHOWN,
-    OUTSIDE,
-    RESEARCH_USE,
-    Classification,
-    csv_text,
-    rows_of,
-)
 from FoundationSegLib.requests.heads import PREFIX, LearnedHead, head_names, head_path, read_head, remove_head
 from FoundationSegLib.requests.scoring import parse_aggregation
 from FoundationSegLib.worker.protocol import Answered, Event, Failed, Progressed
@@ -66,10 +53,10 @@ class ClassifyPart(Part):
     ) -> None:
         super().__init__(ui, state, self.report)
         self._cards, self._count_image = cards, count_image
-        self._answer: Classification | None = None
+        self._answer: answers.Classification | None = None
         self._labels: LabelSet | None = None
         self._question: ClassifyRequest | None = None  # that the answer is to
-        self._prior: Classification | None = None
+        self._prior: answers.Classification | None = None
         self._prior_node: Any = None  # the earlier image that was chosen; None for none
         self._volume_node: Any = None  # the image that the answer is about
         self._heads: dict[tuple[str, int], LearnedHead] = {}  # that were read, by name and time of the file
@@ -77,7 +64,7 @@ class ClassifyPart(Part):
         self._message = self._no_answer = self._outside = ""
         self._reason = _("Choose an image in the tab 'Segment' first.")
         self._views = Observers()
-        ui.researchLabel.setText(f"<small>{RESEARCH_USE}</small>")
+        ui.researchLabel.setText(f"<small>{answers.RESEARCH_USE}</small>")
         self._range = (ui.classifyRangeLabel, ui.classifyFromBox, ui.classifyToLabel, ui.classifyToBox)
         self._range += (ui.classifyFromHereButton, ui.classifyToHereButton)
         self._connect(ui.classifyFromHereButton, lambda: self._limit_here("classifyFrom"))
@@ -253,7 +240,7 @@ class ClassifyPart(Part):
     def _show_priors(self) -> None:
         """Offer the other images of the patient; without one, the row is not there."""
         node = self._parameters.volume
-        nodes = comparable_images(node) if node is not None else []
+        nodes = classification.comparable_images(node) if node is not None else []
         if self._prior_node is not None and self._prior_node not in nodes:
             self._choose_prior(None)
         self._prior_box.fill([("", _("none")), *((other.GetID(), other.GetName()) for other in nodes)])
@@ -330,7 +317,7 @@ class ClassifyPart(Part):
             return
         if isinstance(event, Failed):
             self.report(event.error)
-        elif isinstance(event, Answered) and isinstance(event.answer, Classification):
+        elif isinstance(event, Answered) and isinstance(event.answer, answers.Classification):
             has_evidence = self._question is not None and self._question.evidence is not None
             self._answer = event.answer
             if not has_evidence:
@@ -364,16 +351,16 @@ class ClassifyPart(Part):
         subject = Subject(self._question.subject.axis)
         self._controller.submit(replace(self._question, volume_key=volume.key, subject=subject), take)
 
-    def _show_answer(self, answer: Classification) -> None:
+    def _show_answer(self, answer: answers.Classification) -> None:
         ui, verdict, count = self._ui, answer.verdict_text, len(answer.slices) or _("all")
         lines = [_("<b>{verdict}</b> (slices: {count})").format(verdict=escape(verdict), count=count)]
         if answer.is_outside:
-            lines.append(f"<b>{escape(OUTSIDE)}</b>")
+            lines.append(f"<b>{escape(answers.OUTSIDE)}</b>")
         if not answer.is_calibrated:
             lines.append(_("Not calibrated: rank, margin and spread say how sure the ranking is, and no more."))
-        if len(answer.scores) > MOST_SHOWN:
+        if len(answer.scores) > answers.MOST_SHOWN:
             text = _("The best {shown} of {count} labels are shown; 'Export…' has all of them.")
-            lines.append(text.format(shown=MOST_SHOWN, count=len(answer.scores)))
+            lines.append(text.format(shown=answers.MOST_SHOWN, count=len(answer.scores)))
         figures = self._card(answer.checkpoint.model_id).figures
         if figures and not answer.head:
             lines.append(f"<small>{_('Published')}: {escape(' '.join(figures))}</small>")
@@ -400,12 +387,12 @@ class ClassifyPart(Part):
         for widget in (ui.verdictLabel, ui.scoresTable):
             widget.setVisible(has_answer)
 
-    def _show_evidence(self, answer: Classification) -> None:
+    def _show_evidence(self, answer: answers.Classification) -> None:
         """Lay the evidence over the image, as values in a colour scale of their own."""
         if not answer.evidence:
             self._say(_("The model shows nothing that speaks for this label."))
         for evidence in answer.evidence:
-            overlay = show_evidence(slicer.mrmlScene, evidence, answer, self._controller.volume_node)
+            overlay = classification.show_evidence(slicer.mrmlScene, evidence, answer, self._controller.volume_node)
             slicer.util.setSliceViewerLayers(foreground=overlay, foregroundOpacity=0.5)
 
     def _add_evidence_segment(self) -> None:
@@ -417,7 +404,7 @@ class ClassifyPart(Part):
         controller.on_update("choices")
         controller.require_own()
         for evidence in answer.evidence:
-            add_evidence_segment(controller.segmentation_node, evidence, answer, controller.volume_node)
+            classification.add_evidence_segment(controller.segmentation_node, evidence, answer, controller.volume_node)
 
     def _say(self, text: str) -> None:
         self._message = text
@@ -437,9 +424,9 @@ class ClassifyPart(Part):
     def _keep(self) -> None:
         if self._answer is None:
             return
-        nodes = show_classification(slicer.mrmlScene, self._answer, self._controller.volume_node)
+        nodes = classification.show_classification(slicer.mrmlScene, self._answer, self._controller.volume_node)
         if self._prior is not None:
-            show_classification(slicer.mrmlScene, self._prior, self._prior_node)
+            classification.show_classification(slicer.mrmlScene, self._prior, self._prior_node)
         chart = nodes.curves if nodes.curves is not None else nodes.bars
         if slicer.app.layoutManager() is not None:
             slicer.modules.plots.logic().ShowChartInLayout(chart)
@@ -467,8 +454,9 @@ class ClassifyPart(Part):
 
     def _export(self) -> None:
         def table() -> str:
-            answers = [(self._volume_node, self._answer), (self._prior_node, self._prior)]
-            return csv_text(row for node, answer in answers if answer for row in rows_of(node.GetName(), answer))
+            shown = [(self._volume_node, self._answer), (self._prior_node, self._prior)]
+            rows = (row for node, answer in shown if answer for row in answers.rows_of(node.GetName(), answer))
+            return answers.csv_text(rows)
 
         save_table(_("Export scores"), table, _("scores.csv"))
 
@@ -480,7 +468,7 @@ class ClassifyPart(Part):
         label, segment = self._scores.selected_label(), self._controller.selected_node_segment
         if segment is None or self._labels is None or self._answer is None:
             raise InputError(_("select a segment first"))
-        accept_label(segment, self._labels.label(label), self._answer)
+        classification.accept_label(segment, self._labels.label(label), self._answer)
 
     @slot
     def _subject_chosen(self, subject: str) -> None:

@@ -2,12 +2,13 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import qt
 import slicer
 from slicer.i18n import tr as _
+
+from FoundationSegLib.codec import frozen
 
 from .widgets import Dialog, Report, set_up_table, slot
 
@@ -16,7 +17,7 @@ _GROUP = "FoundationSeg/keys"
 _TEXT_FIELDS = ("QLineEdit", "QAbstractSpinBox", "QTextEdit", "QPlainTextEdit", "QKeySequenceEdit")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class KeyAction:
     """An action with a key.
 

@@ -3,7 +3,6 @@
 import html
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from FoundationSegLib.catalog.model_cards import ModelCard
+from FoundationSegLib.codec import frozen
 from FoundationSegLib.errors import Cancelled, FoundationSegError, InputError
 from FoundationSegLib.imaging.masks import PackedMask, SegmentChange
 from FoundationSegLib.imaging.volume import Volume
@@ -34,24 +34,17 @@ from .widgets import time_left_text as left_text
 
 if TYPE_CHECKING:
     from FoundationSegLib.mrml.files import CorrectedImage
-    from FoundationSegLib.requests.adaptation import (
-        Adaptation,
-        CurvePoint,
-        HeldOutExample,
-        KindScores,
-        LabelScores,
-        Proposal,
-    )
+    from FoundationSegLib.requests import adaptation
 
 _SECONDS = {"lite-medsam": (0.5, 0.5, 0.8)}  # for a slice, a step and a test object, on two CPU cores
 _TESTED, _EXAMPLE_PX, _CURVE_PX = 90, 200, (360, 110)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _ProposalRow:
     """A proposal with its image and measures; ``node`` is the image's, ``ml`` and ``mm`` None for one in pixels."""
 
-    proposal: "Proposal"
+    proposal: "adaptation.Proposal"
     node: Any
     volume: Volume
     slice_number: int
@@ -59,7 +52,7 @@ class _ProposalRow:
     mm: float | None
 
     @staticmethod
-    def of(proposal: "Proposal", node: Any, volume: Volume) -> "_ProposalRow":
+    def of(proposal: "adaptation.Proposal", node: Any, volume: Volume) -> "_ProposalRow":
         sizes = measure_mask(proposal.mask, volume)
         return _ProposalRow(proposal, node, volume, sizes.slice_number or 0, sizes.volume_ml, sizes.diameter_mm)
 
@@ -277,8 +270,8 @@ class TeachDialog(Dialog):
         self._installer, self._card, self._intensity, self._on_kept = installer, card, intensity, on_kept
         self._images: list[CorrectedImage] = []
         self._folder: Path | None = None
-        self._points: list[CurvePoint] = []
-        self._result: Adaptation | None = None
+        self._points: list[adaptation.CurvePoint] = []
+        self._result: adaptation.Adaptation | None = None
         self._is_running = False
         self._time_left = TimeLeft()
         ui = self.ui
@@ -402,7 +395,7 @@ class TeachDialog(Dialog):
         text = text.format(stage=stages.get(report.stage, report.stage), done=report.done, total=report.total)
         self._say(f"{text} · {left_text(self._time_left.seconds())}")
 
-    def _finish(self, result: "Adaptation") -> None:
+    def _finish(self, result: "adaptation.Adaptation") -> None:
         self._result, self._is_running = result, False
         self.ui.resultLabel.text = result_html(result)
         text = _("It is not better than {title} beyond chance, and cannot be kept.")
@@ -435,7 +428,7 @@ class TeachDialog(Dialog):
 # Pictures as rich text
 
 
-def curve_html(points: "Sequence[CurvePoint]") -> str:
+def curve_html(points: "Sequence[adaptation.CurvePoint]") -> str:
     """Draw the losses: of the training in grey, on what is held out in blue."""
     import numpy as np
 
@@ -452,7 +445,7 @@ def curve_html(points: "Sequence[CurvePoint]") -> str:
     return f"{picture_html(rgb)}<br><small>{html.escape(text)}</small>"
 
 
-def example_html(example: "HeldOutExample") -> str:
+def example_html(example: "adaptation.HeldOutExample") -> str:
     """Draw a slice before and after side by side: the segment's edge in yellow, the answers in blue."""
     import numpy as np
 
@@ -474,7 +467,7 @@ def example_html(example: "HeldOutExample") -> str:
     return f"{picture_html(pair)}<br><small>{html.escape(text)}</small>"
 
 
-def result_html(result: "Adaptation") -> str:
+def result_html(result: "adaptation.Adaptation") -> str:
     """Return the scores of each kind of prompts, what was left out, and the examples."""
     lines = [_score_line(scores) for scores in result.kinds]
     lines += [_("Elsewhere, {line}").format(line=_score_line(scores, is_offered=False)) for scores in result.elsewhere]
@@ -482,7 +475,7 @@ def result_html(result: "Adaptation") -> str:
     return "<br>".join((*lines, *map(example_html, result.examples)))
 
 
-def _score_line(scores: "KindScores", *, is_offered: bool = True) -> str:
+def _score_line(scores: "adaptation.KindScores", *, is_offered: bool = True) -> str:
     kinds = {"box": _("a box"), "point": _("one click"), "correction": _("three clicks")}
     verdict = f"<b>{_('better')}</b>" if scores.passed else _("not better beyond chance")
     text = _("{kind}: {change}, without a model {baseline}")
@@ -492,7 +485,7 @@ def _score_line(scores: "KindScores", *, is_offered: bool = True) -> str:
     return text + (_("; lower for {labels}").format(labels="; ".join(lower)) if lower else "")
 
 
-def _change(scores: "KindScores | LabelScores") -> str:
+def _change(scores: "adaptation.KindScores | adaptation.LabelScores") -> str:
     text = _("Dice {before} to {after}").format(before=f"{scores.before:.2f}", after=f"{scores.after:.2f}")
     low, high = scores.gain.low, scores.gain.high
     if low is None or high is None:  # of a single patient

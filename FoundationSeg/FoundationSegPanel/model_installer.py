@@ -1,7 +1,7 @@
 """The models on this computer, and how they come and go. One installer for the module."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import qt
 from FoundationSegLib.api import DeviceReport, Installation, PythonReport, Readiness, inspect_python, package_names
 from FoundationSegLib.catalog.catalogue import card_folder, read_catalogue
 from FoundationSegLib.catalog.model_cards import ModelCard
+from FoundationSegLib.codec import frozen
 from FoundationSegLib.errors import Cancelled, CardError, FoundationSegError
 from FoundationSegLib.imaging.volume import Volume
 from FoundationSegLib.progress import ProgressReport
@@ -37,7 +38,7 @@ def read_cards() -> Cards:
         return read_catalogue(card_folder()), error
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Callbacks:
     """The functions called for a task: ``done`` with its result or ``failed`` at its end, ``progress`` with reports."""
 

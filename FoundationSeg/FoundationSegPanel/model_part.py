@@ -14,19 +14,9 @@ from FoundationSegLib.errors import Cancelled, CheckpointError, FoundationSegErr
 from FoundationSegLib.progress import ProgressReport, TimeLeft, bytes_text
 from FoundationSegLib.session.segment_store import Refused
 
+from . import model_texts
 from .computer_dialogs import AgentsPart, DiagnosisDialog, SettingsDialog
 from .model_installer import Callbacks, ModelInstaller
-from .model_texts import (
-    blocking_html,
-    card_html,
-    commercial_text,
-    fits_text,
-    package_title,
-    progress_text,
-    size_text,
-    state_text,
-    task_text,
-)
 from .parameters import PanelState
 from .setup_dialog import LicenseDialog, SetupDialog
 from .widgets import Dialog, Part, Report, error_text, fill_row, set_up_table, show_fraction, time_left_text
@@ -65,10 +55,10 @@ class ModelPart(Part):
             ui.setupFrame.setVisible(False)
             return
         readiness = self._installer.readiness(card.id)
-        ui.cardLabel.setText(glance(card, state_text(readiness)))
+        ui.cardLabel.setText(glance(card, model_texts.state_text(readiness)))
         ui.cardLabel.setToolTip(details(card))
         ui.setupFrame.setVisible(not readiness.is_ready)
-        ui.setupLabel.setText(blocking_html(readiness, card))
+        ui.setupLabel.setText(model_texts.blocking_html(readiness, card))
         ui.readyButton.setText(_("Set up…"))
 
     def set_up(self) -> None:
@@ -115,8 +105,9 @@ class ModelPart(Part):
 
 def glance(card: ModelCard, state: str) -> str:
     """Return a card in two lines of rich text; :func:`details` has the rest."""
-    use = _("{name}, commercial use: {use}").format(name=card.license.name, use=commercial_text(card.license))
-    facts = html.escape(" · ".join((", ".join(card.prompts), use, size_text(card))))
+    commercial = model_texts.commercial_text(card.license)
+    use = _("{name}, commercial use: {use}").format(name=card.license.name, use=commercial)
+    facts = html.escape(" · ".join((", ".join(card.prompts), use, model_texts.size_text(card))))
     return f"{html.escape(card.good_at)}<br><small>{facts}</small> · <b>{html.escape(state)}</b>"
 
 
@@ -218,10 +209,12 @@ class ModelsDialog(Dialog):
         lacking: dict[str, None] = {}
         for row, card in enumerate(self._cards):
             readiness = self._installer.readiness(card.id)
-            lacking |= dict.fromkeys(map(package_title, readiness.missing_packages if readiness.is_possible else ()))
-            texts = (card.title, state_text(readiness, with_packages=False), task_text(card), ", ".join(card.prompts))
-            terms = (size_text(card), card.license.name, commercial_text(card.license))
-            fill_row(self.ui.modelsTable, row, (*texts, fits_text(readiness), *terms))
+            missing = readiness.missing_packages if readiness.is_possible else ()
+            lacking |= dict.fromkeys(map(model_texts.package_title, missing))
+            state = model_texts.state_text(readiness, with_packages=False)
+            texts = (card.title, state, model_texts.task_text(card), ", ".join(card.prompts))
+            terms = (model_texts.size_text(card), card.license.name, model_texts.commercial_text(card.license))
+            fill_row(self.ui.modelsTable, row, (*texts, model_texts.fits_text(readiness), *terms))
         text = _("Some models need Python packages that are not here yet: {names}. 'Set up' installs them.")
         self.ui.packagesLabel.text = text.format(names=", ".join(lacking))
         self.ui.packagesLabel.visible = bool(lacking)
@@ -230,13 +223,13 @@ class ModelsDialog(Dialog):
     def _show_card(self) -> None:
         """Show the chosen model, and which buttons make sense for it."""
         ui, readiness = self.ui, self._installer.readiness(self._card.id)
-        text = card_html(self._card, readiness)
+        text = model_texts.card_html(self._card, readiness)
         if text != self._card_text:  # a browser scrolls back to its start with every new text
             self._card_text = text
             ui.cardBrowser.setHtml(text)
         is_free, weights = not self._installer.task, readiness.requirement("weights")
         busy = "" if is_free else _("Something is being downloaded or installed. Wait for its end, or stop it.")
-        state, nothing = state_text(readiness), _("Nothing of this model is stored here.")
+        state, nothing = model_texts.state_text(readiness), _("Nothing of this model is stored here.")
         stored = _("The model is stored here already.")
         missing = nothing if weights is not None and not weights.items else ""
         downloads = "" if _can_download(readiness) else stored if weights is None else state
@@ -254,7 +247,7 @@ class ModelsDialog(Dialog):
         ui.stopButton.enabled = ui.progressBar.visible = not is_free
 
     def _obstacle(self, readiness: Readiness) -> str:
-        return "" if readiness.is_possible else state_text(readiness)
+        return "" if readiness.is_possible else model_texts.state_text(readiness)
 
     def _filter(self, text: str) -> None:
         """Hide the models of which no cell has the text."""
@@ -334,7 +327,7 @@ class ModelsDialog(Dialog):
         def show(report: ProgressReport) -> None:
             show_fraction(self.ui.progressBar, report)
             self._time_left.note(report)
-            self._say(f"{progress_text(report, card.title)} · {time_left_text(self._time_left.seconds())}")
+            self._say(f"{model_texts.progress_text(report, card.title)} · {time_left_text(self._time_left.seconds())}")
 
         self._time_left.note(None)
         self.ui.progressBar.setRange(0, 0)

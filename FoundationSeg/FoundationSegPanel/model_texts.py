@@ -2,23 +2,14 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 from slicer.i18n import tr as _
 
-from FoundationSegLib.api import (
-    FROM_EXTENSION,
-    MissingRequirement,
-    PackagePlan,
-    Readiness,
-    canonical,
-    has_nvidia_driver,
-    requirement_name,
-    room_and_minutes,
-)
+from FoundationSegLib import api
 from FoundationSegLib.catalog.model_cards import License, ModelCard
+from FoundationSegLib.codec import frozen
 from FoundationSegLib.page import picture_source
 from FoundationSegLib.progress import ProgressReport, bytes_text
 from FoundationSegLib.requests.classification_answer import LabelScore
@@ -40,7 +31,7 @@ _ABOUT_BYTES: Mapping[str, int] = {
 _TORCH_BYTES = (200_000_000, 3_500_000_000)  # for the processor; for NVIDIA's cards
 
 
-def state_text(readiness: Readiness, *, with_packages: bool = True) -> str:
+def state_text(readiness: api.Readiness, *, with_packages: bool = True) -> str:
     """Return the state of a model in a few words: what has to be done first; packages may be said elsewhere."""
     texts = {
         "adapter": _("Not in this version"),
@@ -62,11 +53,11 @@ def state_text(readiness: Readiness, *, with_packages: bool = True) -> str:
 
 def package_title(requirement: str) -> str:
     """Return the name of a package for people."""
-    name = requirement_name(requirement)
+    name = api.requirement_name(requirement)
     return {"torch": "PyTorch", "torchvision": "PyTorch", "huggingface_hub": "Hugging Face Hub"}.get(name, name)
 
 
-def requirement_text(requirement: MissingRequirement, card: ModelCard) -> str:
+def requirement_text(requirement: api.MissingRequirement, card: ModelCard) -> str:
     """Return a sentence that says what to do about one thing that is missing."""
     if requirement.need == "adapter":
         return _("This version of FoundationSeg cannot run this model yet.")
@@ -99,7 +90,7 @@ def requirement_text(requirement: MissingRequirement, card: ModelCard) -> str:
     return _("The model has to be downloaded: {size}.").format(size=size_text(card))
 
 
-def blocking_html(readiness: Readiness, card: ModelCard) -> str:
+def blocking_html(readiness: api.Readiness, card: ModelCard) -> str:
     """Return why a model cannot run yet, the sentence in bold first, as rich text; empty where it can."""
     if readiness.is_ready:
         return ""
@@ -108,7 +99,7 @@ def blocking_html(readiness: Readiness, card: ModelCard) -> str:
     return f"<b>{escape(title)}</b> {escape(reasons)}"
 
 
-def fits_text(readiness: Readiness) -> str:
+def fits_text(readiness: api.Readiness) -> str:
     """Return whether this computer has what a model needs, as far as it is known."""
     if not readiness.is_possible:
         return _("no")
@@ -181,7 +172,7 @@ def terms_html(card: ModelCard) -> str:
     return "".join(lines)
 
 
-def card_html(card: ModelCard, readiness: Readiness) -> str:
+def card_html(card: ModelCard, readiness: api.Readiness) -> str:
     """Return a card at length: what it is good at, what is missing, its terms."""
     prompts = ", ".join(card.prompts) or _("none")
     missing = "".join(f"<li>{escape(requirement_text(requirement, card))}</li>" for requirement in readiness.missing)
@@ -204,21 +195,21 @@ def card_html(card: ModelCard, readiness: Readiness) -> str:
     return "".join(lines)
 
 
-def effort_text(card: ModelCard, readiness: Readiness, *, with_weights: bool) -> str:
+def effort_text(card: ModelCard, readiness: api.Readiness, *, with_weights: bool) -> str:
     """Return how much is downloaded, how much room that takes, and how long it is; empty for nothing."""
-    names = {canonical(requirement_name(text)) for text in readiness.missing_packages}
+    names = {api.canonical(api.requirement_name(text)) for text in readiness.missing_packages}
     total = sum(_ABOUT_BYTES.get(name, 0) for name in names)
-    total += _TORCH_BYTES[has_nvidia_driver()] if "torch" in names else 0
+    total += _TORCH_BYTES[api.has_nvidia_driver()] if "torch" in names else 0
     weights = card.source.bytes if with_weights and readiness.requirement("weights") is not None else 0
     if not total + weights:
         return ""
-    room, minutes = room_and_minutes(total, weights)
+    room, minutes = api.room_and_minutes(total, weights)
     text = _("About {size} to download and {room} on the disk, {minutes} min at 50 Mbit/s.")
     return text.format(size=bytes_text(total + weights), room=bytes_text(room), minutes=minutes)
 
 
 def needed_rows(
-    card: ModelCard, readiness: Readiness, *, is_own_python: bool, with_weights: bool, is_private: bool = False
+    card: ModelCard, readiness: api.Readiness, *, is_own_python: bool, with_weights: bool, is_private: bool = False
 ) -> list[tuple[str, str, str]]:
     """Return what has to be installed and downloaded, with size and origin, as far as they are known here.
 
@@ -226,12 +217,12 @@ def needed_rows(
     are private, and PyTorch comes from the index with its builds for each driver.
     """
     index = _("the Python Package Index")
-    origins = dict.fromkeys(FROM_EXTENSION, _("PyTorch's own index") if is_private else index)
+    origins = dict.fromkeys(api.FROM_EXTENSION, _("PyTorch's own index") if is_private else index)
     torch_size = _("0.2 GB (NVIDIA: up to 3.5 GB)")  # depends on the graphics card
     rows: list[tuple[str, str, str]] = []
     for requirement in readiness.missing_packages:
-        name, title = canonical(requirement_name(requirement)), package_title(requirement)
-        if is_own_python and name in FROM_EXTENSION:
+        name, title = api.canonical(api.requirement_name(requirement)), package_title(requirement)
+        if is_own_python and name in api.FROM_EXTENSION:
             row = (title, torch_size, _("the PyTorch extension"))
         else:
             about = _ABOUT_BYTES.get(name)
@@ -245,7 +236,7 @@ def needed_rows(
     return rows
 
 
-def planned_rows(plan: PackagePlan) -> list[tuple[str, str, str]]:
+def planned_rows(plan: api.PackagePlan) -> list[tuple[str, str, str]]:
     """Return the packages that pip would install, one a row."""
     rows = []
     for package in plan.packages:
@@ -300,7 +291,7 @@ def findings_choices() -> Mapping[str, Sequence[tuple[str, str]]]:
     }
 
 
-def findings_html(card: ModelCard, readiness: Readiness, modality: str) -> str:
+def findings_html(card: ModelCard, readiness: api.Readiness, modality: str) -> str:
     """Return what the tab "Findings" can do, which model fits the image, and what is missing for it, as rich text."""
     purpose = _(
         "Findings ranks labels, in words or learned from images of your own, for a slice, a region or the whole image, "
@@ -315,7 +306,7 @@ def findings_html(card: ModelCard, readiness: Readiness, modality: str) -> str:
     return f"{purpose}<br>{fits}<br>{blocking_html(readiness, card)}"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ScoreRow:
     """A row of the table: a label of the answer, its rank from 1 on, and its score in an earlier image, if any."""
 

@@ -8,13 +8,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from FoundationSegLib.catalog.label_sets import (
-    SegmentTemplate,
-    TemplateSegment,
-    read_templates,
-    save_template,
-    user_template_folder,
-)
+from FoundationSegLib.catalog import label_sets
 from FoundationSegLib.errors import InputError
 from FoundationSegLib.mrml.classification import show_uncertainty
 from FoundationSegLib.mrml.segment_tags import group as tagged_group
@@ -398,13 +392,13 @@ class TemplatesPart(Part):
         self._add(_("Save these segments as a template…"), self._save)
         self._add(_("Folder of your templates…"), self._open_folder)
         self.menu.addSeparator()
-        for template in read_templates().values():
+        for template in label_sets.read_templates().values():
             self._add(template.title, lambda template=template: self._use(template))
 
     def _add(self, text: str, act: Any) -> None:
         self._connect(self.menu.addAction(text), lambda: act(), "triggered()")
 
-    def _use(self, template: SegmentTemplate) -> None:
+    def _use(self, template: label_sets.SegmentTemplate) -> None:
         """Add an empty segment for each name that is not there yet, and select the first."""
         self._state.prepare()
         controller = self._controller
@@ -433,15 +427,15 @@ class TemplatesPart(Part):
         question = _("Title of the template:")
         title = qt.QInputDialog.getText(slicer.util.mainWindow(), _("Save as a template"), question)
         if str(title).strip():
-            save_template(str(title).strip(), tuple(_template_segment(segment) for segment in segments))
+            label_sets.save_template(str(title).strip(), tuple(_template_segment(segment) for segment in segments))
 
     def _open_folder(self) -> None:
-        folder = user_template_folder()
+        folder = label_sets.user_template_folder()
         folder.mkdir(parents=True, exist_ok=True)
         if not qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(folder))):
             raise InputError(_("No program opens folders here. The templates are in {folder}.").format(folder=folder))
 
 
-def _template_segment(segment: Any) -> TemplateSegment:
+def _template_segment(segment: Any) -> label_sets.TemplateSegment:
     color = tuple(round(255 * level) for level in segment.GetColor())
-    return TemplateSegment(segment.GetName(), color, segment.GetTerminology() or "")
+    return label_sets.TemplateSegment(segment.GetName(), color, segment.GetTerminology() or "")

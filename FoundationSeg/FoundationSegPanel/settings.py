@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from FoundationSegLib.api import Installation, private_root
+from FoundationSegLib.codec import frozen
 from FoundationSegLib.requests.maintenance import DeviceChoice, MemoryBudget, WorkerSettings
 
 _GROUP = "FoundationSeg"
@@ -21,7 +22,7 @@ LEAST_MEMORY_MB = 1024
 _OF_SLICERS_PYTHON = ("PYTHONHOME", "PYTHONPATH", "PYTHONNOUSERSITE", "PIP_TARGET", "PIP_PREFIX")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Settings:
     """Choices of the user.
 

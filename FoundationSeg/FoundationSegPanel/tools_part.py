@@ -5,7 +5,6 @@ The tour shows them: five steps from an image to a finished segment, on the user
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import qt
@@ -14,6 +13,7 @@ from slicer.i18n import tr as _
 
 from FoundationSegLib.catalog.label_sets import classes_of
 from FoundationSegLib.catalog.model_cards import ModelCard
+from FoundationSegLib.codec import frozen
 from FoundationSegLib.mrml.gestures import ToolKind
 from FoundationSegLib.mrml.slice_tool import SliceTool, SliceView
 from FoundationSegLib.prompts.capabilities import negative_kinds
@@ -241,7 +241,7 @@ def _clicks_make_boxes(card: ModelCard | None) -> bool:
     return card is not None and "point" not in card.prompts and card.takes("point")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TourStep:
     """A step: its text, the widget that it is about, and whether it is done by now."""
 

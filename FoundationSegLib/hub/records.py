@@ -6,11 +6,10 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from ..codec import from_document
+from ..codec import from_document, frozen
 from ..errors import CheckpointError, DocumentError
 from ..folders import is_safe_name, is_safe_path
 from ..progress import Progress
@@ -53,7 +52,7 @@ def require_inside(folder: Path, path: Path) -> None:
         raise CheckpointError(f"a link inside the store leads out of it, near {path.parent.name}; remove it")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Digest:
     """Length of a file in bytes, its sha256 and its git object id in hexadecimal digits; an unknown one is empty.
 
@@ -114,7 +113,7 @@ def digest_file(path: Path, progress: Progress | None = None, *, git: bool = Fal
     return hasher.digest()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FileRecord:
     """A file as it was when its hash was last checked.
 

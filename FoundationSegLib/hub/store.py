@@ -5,12 +5,13 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from ..catalog.catalogue import has_adapter
 from ..catalog.model_cards import CheckpointFile, ModelCard
+from ..codec import frozen
 from ..errors import CheckpointError, write_failure
 from ..folders import Locked, locked, user_folder
 from ..progress import Progress, bytes_text
@@ -68,7 +69,7 @@ def require_room(folder: Path, needed: int, model_id: str) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Store:
     """Checkpoints below one folder."""
 

@@ -12,6 +12,7 @@ from typing import Literal, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..codec import frozen
 from ..errors import GeometryError
 
 Axis = Literal["i", "j", "k"]
@@ -41,7 +42,7 @@ def array_axis(axis: Axis) -> int:
     return 2 - AXES.index(axis)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Box:
     """A half-open box of voxels: ``start_kji`` is inside, ``stop_kji`` is the first voxel outside on each axis."""
 
@@ -272,7 +273,7 @@ class Geometry:
         return match is not None and match.is_same_order and match.box == self.box
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class GridMatch:
     """The place of one grid on another whose voxels it shares.
 

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..codec import frozen
 from ..errors import InputError, did_you_mean
 from .volume import Volume
 
@@ -30,7 +31,7 @@ _CT_HIGHEST = (100.0, 32767.0)
 _CT_MEDIAN = (-3100.0, 1500.0)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class IntensityMapping:
     """A policy resolved for one volume: ``low`` becomes 0, ``high`` becomes 255, values beyond are clipped.
 
@@ -166,7 +167,7 @@ CT_CHANNELS = "ct-channels"  # three windows as red, green and blue, for models 
 Resolve = Callable[[str, Volume], IntensityMapping]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class IntensityView:
     """One way to map the intensities of an image to a picture.
 

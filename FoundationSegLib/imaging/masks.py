@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..codec import frozen
 from ..errors import GeometryError, InputError
 from .geometry import EMPTY_BOX, Axis, Box, Shape, array_axis, as_shape, bounding_box
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PackedMask:
     """The voxels of one segment: a box and one bit per voxel in it, in KJI order.
 
@@ -108,7 +109,7 @@ def merge_masks(masks: Sequence[PackedMask]) -> PackedMask:
     return pack_mask(merged, box.start_kji)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SegmentChange:
     """Change of one segment by an edit: voxels gained and voxels lost, each in its own tight box."""
 
@@ -170,7 +171,7 @@ def _tight(bits: NDArray[np.uint8], box: Box) -> PackedMask:
     return PackedMask(box, bits.tobytes())
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Edit:
     """One step of the history: the change of every segment it touched, by segment id."""
 

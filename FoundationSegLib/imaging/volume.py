@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..codec import frozen
 from ..errors import InputError, counted
 from .geometry import Geometry, Shape
 
@@ -124,7 +125,7 @@ def require_image(volume: Volume) -> None:
         raise InputError(f"the image is constant: every voxel is {array.flat[0]}; there is nothing to segment")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Turn:
     """Turn of a volume's array: axes exchanged first, then reversed. No voxel changes its value.
 

@@ -10,9 +10,9 @@ import shutil
 import sys
 import sysconfig
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+from ..codec import frozen
 from .packages import installed_version
 from .private_environment import PrivateFolder
 
@@ -20,7 +20,7 @@ OLDEST_PYTHON = (3, 11)
 _NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Device:
     """Something to compute on.
 
@@ -37,7 +37,7 @@ class Device:
     free_bytes: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DeviceReport:
     """The devices that PyTorch can use in some Python.
 
@@ -54,7 +54,7 @@ class DeviceReport:
     problem: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PythonReport:
     """A Python that may run models.
 

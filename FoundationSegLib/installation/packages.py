@@ -3,7 +3,6 @@
 import contextlib
 import csv
 import hashlib
-import importlib.metadata
 import json
 import os
 import re
@@ -13,17 +12,18 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..codec import from_document, to_document
+from ..codec import from_document, frozen, to_document
 from ..errors import Cancelled, DocumentError, PackageError, PackageMissingError, logged_disk_error, write_failure
 from ..folders import user_folder
 from ..progress import Progress, ProgressReport
 
 if TYPE_CHECKING:  # this file is read by Pythons that have no numpy yet
+    from importlib.metadata import Distribution
+
     from ..catalog.model_cards import ModelCard
 
 # What a worker needs beside its models' packages. numpy, for it does not start without; Slicer has it.
@@ -103,7 +103,7 @@ _SIZE_TIMEOUT_S = 5.0
 _PIP_PLACES = ("PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_USER")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PlannedPackage:
     """A package that would be installed. ``installed`` is the version it would replace, empty where there is none;
     ``bytes`` is what has to be downloaded, 0 where nobody says."""
@@ -114,7 +114,7 @@ class PlannedPackage:
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PackagePlan:
     """Packages that pip would install for a model.
 
@@ -152,6 +152,8 @@ def canonical(name: str) -> str:
 
 def installed_version(name: str, folder: Path | None = None) -> str:
     """The installed version of a package, of this Python or of a folder; empty where it is not installed."""
+    import importlib.metadata  # here and below: it takes longer to load than all of this file
+
     path = sys.path if folder is None else [str(folder)]
     package = next(iter(importlib.metadata.distributions(name=name, path=path)), None)
     if package is None:
@@ -308,19 +310,21 @@ def repair_installation(
 
 def has_all_files(name: str) -> bool:
     """True where a package is installed, with all the files that its record names."""
+    import importlib.metadata
+
     try:
         return has_whole_record(importlib.metadata.distribution(name))
     except importlib.metadata.PackageNotFoundError:
         return False
 
 
-def recorded_files(distribution: importlib.metadata.Distribution) -> list[str]:
+def recorded_files(distribution: "Distribution") -> list[str]:
     """List the files that a distribution's record names, those that are missing, too."""
     # Its ``files`` leave these out, from Python 3.12 on.
     return [row[0] for row in csv.reader((distribution.read_text("RECORD") or "").splitlines()) if row]
 
 
-def has_whole_record(distribution: importlib.metadata.Distribution) -> bool:
+def has_whole_record(distribution: "Distribution") -> bool:
     """True where all the files are there that a distribution's record names, beside programs and compiled code."""
     names = (name for name in recorded_files(distribution) if not name.endswith(".pyc") and ".." not in name.split("/"))
     return all(Path(str(distribution.locate_file(name))).exists() for name in names)
@@ -345,7 +349,7 @@ def file_bytes(url: str) -> int:
         return 0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PipTool:
     """pip, of a given Python. What it prints while it works is the item of the progress reports, line by line.
 

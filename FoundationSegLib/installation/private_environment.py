@@ -16,10 +16,10 @@ import site
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from importlib.metadata import Distribution
+from dataclasses import field, replace
 from pathlib import Path
 
+from ..codec import frozen
 from ..errors import InputError, PackageError, counted, write_failure
 from ..folders import PACKAGES_VARIABLE, locked, replace_text, user_folder
 from ..progress import Progress, bytes_text
@@ -136,7 +136,7 @@ def driver_text(fields: str = "driver_version,compute_cap") -> str:
     return answer.stdout if answer.returncode == 0 else ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PrivateFolder:
     """The packages for one kind of Python.
 
@@ -178,6 +178,8 @@ class PrivateFolder:
 
     def versions(self) -> dict[str, str]:
         """The versions of the packages that are whole, by their canonical names."""
+        from importlib.metadata import Distribution  # here and below: it takes long to load
+
         records = self._records()
         distributions = {name: Distribution.at(path) for name, path in records if (path / "RECORD").is_file()}
         return {name: d.version for name, d in distributions.items() if has_whole_record(d)}
@@ -312,6 +314,8 @@ class PrivateFolder:
 
     def _discard(self, record: Path) -> None:
         """Take a package away, its record first: from then on it does not count as installed."""
+        from importlib.metadata import Distribution
+
         names = recorded_files(Distribution.at(record))
         record.replace(self._staging / record.name)
         for name in names:

@@ -1,11 +1,11 @@
 """Readiness: what stands between a user and a model, and the next step to take."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from ..catalog.catalogue import has_adapter
 from ..catalog.model_cards import ModelCard
+from ..codec import frozen
 from ..requests.maintenance import DeviceChoice
 from .inspection import OLDEST_PYTHON, Device, PythonReport
 from .packages import FROM_EXTENSION, canonical, missing_packages, requirement_name, requirements_of
@@ -17,7 +17,7 @@ from .packages import FROM_EXTENSION, canonical, missing_packages, requirement_n
 Need = Literal["adapter", "python", "native", "packages", "license", "gate", "room", "weights", "memory"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class MissingRequirement:
     """Something that is missing.
 
@@ -33,7 +33,7 @@ class MissingRequirement:
     items: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Stored:
     """State of a model in the store.
 
@@ -53,7 +53,7 @@ class Stored:
     has_login: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Readiness:
     """Readiness of a model, and all that is still missing.
 

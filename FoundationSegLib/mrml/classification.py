@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from .. import __version__
 from ..catalog.label_sets import Label
+from ..codec import frozen
 from ..errors import InputError
 from ..imaging.geometry import Box, Geometry
 from ..imaging.volume import Volume
@@ -31,7 +31,7 @@ _MOST_CURVES = 8  # more lines than that cannot be told apart
 _LABEL, _SCORE, _SLICE = "Label", "Score", "Slice"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ClassificationNodes:
     """The nodes of one answer.
 
@@ -275,7 +275,7 @@ _CATEGORIES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SegmentIdentity:
     """The name of a segment, its terminology in Slicer's serialised form, its colour, and the tag of who named it."""
 

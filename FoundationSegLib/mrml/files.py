@@ -6,7 +6,6 @@ Also the images of a scene or a folder with segments that are marked completed, 
 import re
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import slicer.util
 import vtk
 from numpy.typing import NDArray
 
+from ..codec import frozen
 from ..errors import InputError, OutputError
 from ..folders import require_utf8
 from ..imaging.masks import PackedMask, pack_mask
@@ -240,7 +240,7 @@ def _unpacked_size(packed: bytes, encoding: str, expected: int) -> int:
 _IMAGES = (".nrrd", ".nii.gz", ".nii", ".mha", ".mhd")  # beside a segmentation, and called as it is
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CorrectedImage:
     """An image and its segments that are marked completed, by name; ``patient`` tells apart whom images show."""
 

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..codec import frozen
 from ..imaging.geometry import AXES, Axis, Geometry, Vector, as_vector, round_index
 from ..prompts.kinds import BoxPrompt, LassoPrompt, ObliquePlane, Plane, PointPrompt, Polarity, Prompt, ScribblePrompt
 from ..prompts.oblique import parallel_axis
@@ -31,7 +32,7 @@ _STROKE_PX = 0.5
 _PART_POINTS, _PART_PX = 64, 0.25
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Gesture:
     """A drawing, finished or not.
 
@@ -46,12 +47,12 @@ class Gesture:
     path: tuple[Pixel, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Idle:
     """No button is down that concerns us."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Drawing:
     """A gesture is under way.
 
@@ -72,7 +73,7 @@ class Drawing:
     simplified: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AwaitingRelease:
     """The gesture was cancelled, and the button is still down."""
 
@@ -80,7 +81,7 @@ class AwaitingRelease:
 State = Idle | Drawing | AwaitingRelease
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Reaction:
     """The result of an event.
 

@@ -1,7 +1,7 @@
 """Prompts as Slicer's own markups nodes and back, and the shapes that stand for them."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -10,6 +10,7 @@ import slicer.util
 import vtk
 from numpy.typing import ArrayLike, NDArray
 
+from ..codec import frozen
 from ..imaging.geometry import AXES, Axis, Geometry, as_vector, round_index
 from ..prompts import kinds
 from ..prompts.placement import rectangle_corners
@@ -72,7 +73,7 @@ _EDGES = (0, 1, 3, 2, 0, 4, 5, 7, 6, 4, 5, 1, 3, 7, 6, 2)
 _ORTHOGONAL = 1e-6
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@frozen(eq=False)
 class Shape:
     """The drawing of a prompt.
 
@@ -246,7 +247,7 @@ _CLASSES: Mapping[ShapeKind, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PromptOwner:
     """The owner of a prompt: the id of its segment, and the prompt's key there."""
 

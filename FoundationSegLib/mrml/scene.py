@@ -13,6 +13,7 @@ from weakref import WeakMethod
 import slicer
 import vtk
 
+from ..codec import frozen
 from ..errors import InputError, counted
 from ..folders import archive_errors, require_utf8
 from ..progress import bytes_text
@@ -33,7 +34,7 @@ _MODULE_LOGICS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class HeadlessScene:
     """A booted scene. Keep it as long as nodes are used: the scene and its logics live as long as this does.
 

@@ -3,11 +3,11 @@
 import json
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import slicer
 
+from ..codec import frozen
 from ..errors import InputError
 from ..imaging.geometry import Box
 from ..imaging.masks import EMPTY_MASK, Edit, PackedMask, SegmentChange, checksum, pack_mask
@@ -23,7 +23,7 @@ from .terminology import Colour, distinct_colour, find_term
 _FOLLOWED_ATTRIBUTE = "FoundationSeg.Followed"  # on the segmentation of a frame: checksums of what was written, by name
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Appearance:
     """Name, colour and term that a segment was made with: others mean that somebody changed it."""
 

@@ -13,20 +13,13 @@ import slicer
 import vtk
 from numpy.typing import NDArray
 
+from ..codec import frozen
 from ..errors import FoundationSegError, GeometryError, InputError, PromptError
 from ..imaging.geometry import Box, Geometry
 from ..imaging.masks import MaskTable
 from ..prompts.kinds import Prompt
+from ..session import steps as session_steps
 from ..session.segment_store import PROVENANCE
-from ..session.steps import (
-    mask_keys,
-    parse_steps,
-    prompt_of_entry,
-    prompt_to_entry,
-    step_to_document,
-    transformed_prompt,
-    transformed_steps,
-)
 from ..session.tracking import Memo
 
 PREFIX = "FoundationSeg."
@@ -192,7 +185,7 @@ _VERSION = 1
 _GRID = "grid"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class KeptPrompt:
     """A prompt and its key: any text that is given once in a segment, and stays when the prompt is moved."""
 
@@ -200,7 +193,7 @@ class KeptPrompt:
     prompt: Prompt
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PromptRecord:
     """The prompts of a segment, RAS in mm, in the order in which they were given.
 
@@ -256,14 +249,16 @@ def transformed_record(record: PromptRecord, matrix: NDArray[np.float64], geomet
 
     Steps that cannot be read stay as they are.
     """
-    prompts = tuple(KeptPrompt(kept.key, transformed_prompt(kept.prompt, matrix)) for kept in record.prompts)
+    moved_prompt = session_steps.transformed_prompt
+    prompts = tuple(KeptPrompt(kept.key, moved_prompt(kept.prompt, matrix)) for kept in record.prompts)
     steps, settings = record.steps, record.settings
     if steps:
         try:
             document, masks = json.loads(steps), MaskTable(geometry.box)
             texts = {key: json.loads(text) for key, text in record.masks.items()}
-            moved = transformed_steps(parse_steps({**document, "masks": texts}, masks), matrix)
-            steps = to_text({**document, "steps": [step_to_document(step, masks) for step in moved]})
+            parsed = session_steps.parse_steps({**document, "masks": texts}, masks)
+            moved = session_steps.transformed_steps(parsed, matrix)
+            steps = to_text({**document, "steps": [session_steps.step_to_document(step, masks) for step in moved]})
             settings = {**settings, **grid_setting(geometry)}
         except (FoundationSegError, ValueError):
             pass
@@ -278,7 +273,7 @@ def to_text(document: object) -> str:
 def _prompt_text(kept: KeptPrompt) -> tuple[str, dict[str, str]]:
     """A prompt as JSON text, and the voxels that it comes with, as JSON texts by key."""
     masks = MaskTable()
-    entry = {"key": kept.key} | prompt_to_entry(kept.prompt, masks)
+    entry = {"key": kept.key} | session_steps.prompt_to_entry(kept.prompt, masks)
     voxels = masks.to_document([entry["voxels"]]) if "voxels" in entry else {}
     return to_text(entry), {key: to_text(mask) for key, mask in voxels.items()} if voxels else {}
 
@@ -361,7 +356,8 @@ def _parsed(text: str, segment: Any, within: Box | None) -> tuple[PromptRecord, 
         masks = MaskTable(within)
         voxels = [entry["voxels"] for entry in document["prompts"] if "voxels" in entry]
         masks.take_document({key: json.loads(mask) for key, mask in _mask_texts(segment, voxels).items()})
-        kept = (KeptPrompt(str(entry["key"]), prompt_of_entry(entry, masks)) for entry in document["prompts"])
+        prompt_of = session_steps.prompt_of_entry
+        kept = (KeptPrompt(str(entry["key"]), prompt_of(entry, masks)) for entry in document["prompts"])
         steps = document.get("steps")
         if not isinstance(steps, Mapping | None):
             raise TypeError("steps are an object")
@@ -385,7 +381,7 @@ def _needed_masks(steps: Mapping[str, Any] | None) -> list[str]:
     entries = steps.get("steps") if steps is not None else None
     if not isinstance(entries, list):
         return []
-    return [key for entry in entries if isinstance(entry, Mapping) for key in mask_keys(entry)]
+    return [key for entry in entries if isinstance(entry, Mapping) for key in session_steps.mask_keys(entry)]
 
 
 def _mask_texts(segment: Any, keys: Iterable[str]) -> dict[str, str]:

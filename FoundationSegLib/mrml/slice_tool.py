@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -12,6 +11,7 @@ import slicer.util
 import vtk
 from numpy.typing import ArrayLike, NDArray
 
+from ..codec import frozen
 from ..errors import FoundationSegError, GeometryError, InputError
 from ..prompts.kinds import Polarity, Prompt
 from . import gestures
@@ -20,7 +20,7 @@ from .scene import Observers
 from .volumes import geometry_from_node, parent_to_world
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@frozen(eq=False)
 class SliceView:
     """One slice view.
 

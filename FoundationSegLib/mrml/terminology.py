@@ -4,12 +4,13 @@ import colorsys
 import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ..catalog.label_sets import name_key
+from ..codec import frozen
 
 Colour = tuple[float, float, float]
 
@@ -22,7 +23,7 @@ _APART = 0.15  # of red, green and blue from 0 to 1: aorta and heart of Slicer's
 _SHADES = (0.12, -0.12, 0.2, -0.2, 0.28, -0.28)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Code:
     """A coded concept of SNOMED CT: its number and its meaning in words."""
 
@@ -35,7 +36,7 @@ class Code:
         return f"{_SCHEME}^{self.value}^{self.meaning}"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Term:
     """A structure or a finding in codes.
 

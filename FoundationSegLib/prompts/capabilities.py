@@ -5,7 +5,6 @@ Which kinds are translated, and into what, stands on the model's card; what was 
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -13,8 +12,10 @@ from numpy.typing import NDArray
 
 from ..catalog.label_sets import EVERYTHING, ClassList, classes_of, expand_classes, name_key
 from ..catalog.model_cards import TRANSLATIONS, ModelCard, PromptKind
+from ..codec import frozen
 from ..errors import InputError, PromptError
 from ..imaging.geometry import AXES, Axis, Geometry, Vector, as_vector
+from . import placement
 from .kinds import (
     BoxPrompt,
     ClassPrompt,
@@ -26,15 +27,6 @@ from .kinds import (
     ScribblePrompt,
     SegmentPrompts,
     TextPrompt,
-)
-from .placement import (
-    box_prompt,
-    positions_location,
-    require_inside,
-    require_voxels,
-    slice_axis,
-    slice_number,
-    thin_axes,
 )
 from .prompts_file import join_location
 
@@ -161,7 +153,7 @@ POINTS_OF_A_SCRIBBLE = 5
 _FINEST_RASTER = 64  # places along each side of a lasso among which its inside point is sought
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Translation:
     """A segment in the model's own kinds, the place of each of its prompts in the segment as given, and notes."""
 
@@ -194,8 +186,8 @@ def translate(card: ModelCard, segment: SegmentPrompts, geometry: Geometry, loca
             prompts.append(prompt)
             origins.append(n)
             continue
-        if require_inside(prompt, geometry, here):
-            notes.append(f"{positions_location(prompt, here)}: clipped to the image")
+        if placement.require_inside(prompt, geometry, here):
+            notes.append(f"{placement.positions_location(prompt, here)}: clipped to the image")
         if isinstance(prompt, PointPrompt):
             clicks.append(n)
             if len(clicks) % 2:
@@ -234,8 +226,8 @@ def _box_of_clicks(segment: SegmentPrompts, first: int, second: int, geometry: G
     corner, opposite = segment.prompts[first], segment.prompts[second]
     if not isinstance(corner, PointPrompt) or not isinstance(opposite, PointPrompt):
         raise PromptError("two clicks make a box", location)
-    axis = slice_axis(corner, f"{location}.prompts[{first}]")
-    if slice_axis(opposite, f"{location}.prompts[{second}]") != axis:
+    axis = placement.slice_axis(corner, f"{location}.prompts[{first}]")
+    if placement.slice_axis(opposite, f"{location}.prompts[{second}]") != axis:
         raise PromptError("the two corners of a box lie on slices of one axis", f"{location}.prompts[{second}].plane")
     n = AXES.index(axis)
     ends = [geometry.nearest_voxel(prompt.position) for prompt in (corner, opposite)]
@@ -297,8 +289,8 @@ def _along(scribble: ScribblePrompt, geometry: Geometry) -> list[Vector]:
 
 def _inside(lasso: LassoPrompt, geometry: Geometry, location: str) -> Vector:
     """The place inside a lasso, and inside the image, that is furthest from its line, to a 64th of its extent."""
-    axis = slice_axis(lasso, location)
-    index = slice_number(lasso.points, axis, geometry, join_location(location, "points"))
+    axis = placement.slice_axis(lasso, location)
+    index = placement.slice_number(lasso.points, axis, geometry, join_location(location, "points"))
     others = [n for n in range(3) if n != AXES.index(axis)]
     outline = geometry.to_ijk(lasso.points)[:, others]
     limits = [geometry.shape_kji[::-1][n] - 1 for n in others]
@@ -340,8 +332,8 @@ def _distance_to_line(points: NDArray[np.float64], outline: NDArray[np.float64])
 def _box_of_outline(prompt: ScribblePrompt | LassoPrompt, geometry: Geometry, location: str) -> BoxPrompt:
     """The flat box around a stroke, its width included, or around a lasso."""
     at = join_location(location, "points")
-    axis = slice_axis(prompt, location)
-    slice_number(prompt.points, axis, geometry, at)
+    axis = placement.slice_axis(prompt, location)
+    placement.slice_number(prompt.points, axis, geometry, at)
     voxels = geometry.nearest_voxel(prompt.points)
     if isinstance(prompt, ScribblePrompt):
         others = [n for n in range(3) if n != AXES.index(axis)]
@@ -362,11 +354,11 @@ def _flat_box(voxels_ijk: NDArray[np.int64], axis: Axis, geometry: Geometry, loc
 
 
 def _box_of_mask(prompt: MaskPrompt, geometry: Geometry, location: str) -> BoxPrompt:
-    box = require_voxels(prompt, geometry, location).box
-    thin = thin_axes(box)
+    box = placement.require_voxels(prompt, geometry, location).box
+    thin = placement.thin_axes(box)
     if len(thin) > 1:
         raise PromptError(f"the mask is one voxel thick along {' and '.join(thin)}, and a box is needed", location)
-    return box_prompt(box, geometry)
+    return placement.box_prompt(box, geometry)
 
 
 def _corners(low: NDArray[np.int64], high: NDArray[np.int64], geometry: Geometry) -> tuple[Vector, Vector]:

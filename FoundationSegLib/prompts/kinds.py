@@ -3,11 +3,11 @@
 ``kind`` is the name of a kind in the prompts file and on model cards.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar, Literal, get_args
 
 from ..catalog.model_cards import PromptKind
+from ..codec import frozen
 from ..imaging.geometry import Axis, Vector
 from ..imaging.masks import PackedMask
 
@@ -19,7 +19,7 @@ class Polarity(StrEnum):
     NEGATIVE = "negative"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ObliquePlane:
     """The plane of an oblique slice view: ``origin`` in mm, ``normal`` across it, ``up`` towards its top edge.
 
@@ -34,7 +34,7 @@ class ObliquePlane:
 Plane = Axis | ObliquePlane
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PointPrompt:
     """A click."""
 
@@ -44,7 +44,7 @@ class PointPrompt:
     plane: Plane | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class BoxPrompt:
     """A box along the voxel axes, given by two opposite corners, both inside."""
 
@@ -54,7 +54,7 @@ class BoxPrompt:
     plane: Plane | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ScribblePrompt:
     """A stroke through ``points``; ``radius_mm`` None means half the smallest in-plane spacing."""
 
@@ -65,7 +65,7 @@ class ScribblePrompt:
     plane: Plane | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LassoPrompt:
     """A closed, planar outline through ``points``; the last is joined to the first."""
 
@@ -75,7 +75,7 @@ class LassoPrompt:
     plane: Plane | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class MaskPrompt:
     """A segment of a file: ``file`` is relative to the prompts file, ``segment`` its name there.
 
@@ -90,7 +90,7 @@ class MaskPrompt:
     voxels: PackedMask | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TextPrompt:
     """Free words."""
 
@@ -99,7 +99,7 @@ class TextPrompt:
     polarity: Polarity = Polarity.POSITIVE
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ClassPrompt:
     """One of the names that the model was trained on."""
 
@@ -114,7 +114,7 @@ Prompt = PointPrompt | BoxPrompt | ScribblePrompt | LassoPrompt | MaskPrompt | T
 PROMPT_TYPES: dict[PromptKind, type[Prompt]] = {prompt_type.kind: prompt_type for prompt_type in get_args(Prompt)}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SegmentPrompts:
     """All prompts of one segment, in the order in which they were given; never empty."""
 
@@ -125,7 +125,7 @@ class SegmentPrompts:
 Space = Literal["ras", "ijk"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PromptSet:
     """A whole prompts file: at least one segment, each name once.
 

@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..codec import frozen
 from ..errors import InputError, PromptError
 from ..imaging.geometry import AXES, EMPTY_BOX, Axis, Box, Geometry, Vector, as_vector, round_index
 from ..imaging.masks import EMPTY_MASK, PackedMask, connected_part, pack_mask
@@ -42,7 +43,7 @@ def parallel_axis(direction_ijk: NDArray[np.float64], geometry: Geometry) -> Axi
     return AXES[n] if deviation <= PARALLEL_VOXELS else None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ViewGrid:
     """The grid in which an image is seen in oblique planes of one orientation.
 
@@ -303,7 +304,7 @@ def place_in_view(prompt: Prompt, image: Geometry, location: str = "") -> tuple[
     return grid, grid.on_slice(prompt, plane, location)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ViewPart:
     """The prompts of a request that lie in planes of one orientation.
 

@@ -1,11 +1,12 @@
 """From prompts to voxels: rounding, clipping, thin boxes, and the planes that 2-D models look at."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..codec import frozen
 from ..errors import GeometryError, PromptError
 from ..imaging.geometry import AXES, Axis, Box, Geometry, Vector, as_vector, round_index
 from ..imaging.masks import PackedMask
@@ -53,7 +54,7 @@ def box_prompt(box: Box, geometry: Geometry) -> kinds.BoxPrompt:
     return kinds.BoxPrompt((as_vector(geometry.to_ras(first)), as_vector(geometry.to_ras(last))))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PlacedBox:
     """A box prompt in voxels.
 

@@ -2,11 +2,12 @@
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..codec import frozen
 from ..errors import InputError, PromptError
 from ..imaging.geometry import EMPTY_BOX, Axis, Box, Geometry, Vector, array_axis, as_shape
 from ..imaging.masks import EMPTY_MASK, PackedMask, cut_out, pack_mask
@@ -18,7 +19,7 @@ from .prompts_file import join_location
 _SAMPLES_PER_RADIUS = 2  # of a stroke, between its points: the spheres around them overlap by more than half
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AroundPrompt:
     """As far as ``radius_mm`` around what was prompted.
 
@@ -36,7 +37,7 @@ class AroundPrompt:
             raise InputError(f"the radius around a prompt must be above 0, not {self.radius_mm} mm")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SliceRange:
     """The slices ``start`` to before ``stop`` across an axis.
 
@@ -53,7 +54,7 @@ class SliceRange:
             raise InputError(f"the range {self.start}:{self.stop} holds no slice; its end must be above its start")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class InsideBox:
     """The voxels of a box."""
 

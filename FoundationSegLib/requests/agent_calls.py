@@ -7,11 +7,11 @@ Standard library alone.
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from ..codec import Format, from_document
+from ..codec import Format, from_document, frozen
 from ..errors import DocumentError, InputError, OutputError
 
 Rows = tuple[Mapping[str, Any], ...]
@@ -26,26 +26,26 @@ _LONGEST_PATH = 1000
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"|?*\\]')  # control characters, drives, wildcards, Windows' separators
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ListImages:
     """List the images that can be named in other calls."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ListModels:
     """List the models, with their task, the prompts that they take, and whether each is ready to be used."""
 
     task: Literal["segment", "classify", "any"] = "any"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ShowModel:
     """Show the card of a model: training, strengths, weaknesses, classes, licence, and citation."""
 
     model: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SegmentByPrompts:
     """Segment by points, boxes, scribbles and outlines.
 
@@ -61,7 +61,7 @@ class SegmentByPrompts:
     intensity: str = "auto"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SegmentByWords:
     """Segment what phrases name, a segment for each, with a model that takes text."""
 
@@ -71,7 +71,7 @@ class SegmentByWords:
     intensity: str = "auto"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SegmentByClasses:
     """Segment classes that the model knows, by name or number, a segment for each. show_model lists them."""
 
@@ -81,7 +81,7 @@ class SegmentByClasses:
     intensity: str = "auto"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ClassifyImage:
     """Score labels in words on an image. Research use: scores are no probabilities, and the answer is no diagnosis."""
 
@@ -91,7 +91,7 @@ class ClassifyImage:
     intensity: str = "auto"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class UndoChange:
     """Take back the last change of a segment; of the segment that was changed last where the name is empty."""
 
@@ -99,14 +99,14 @@ class UndoChange:
     segment: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class MeasureSegments:
     """Measure every segment of an image: voxels, volume in ml, longest diameter within a slice in mm."""
 
     image: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RenderPicture:
     """Draw three slice views and the surfaces of the segments, or the slice of a flat image, as a PNG picture."""
 
@@ -115,7 +115,7 @@ class RenderPicture:
     height: int = 675
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ExportSegments:
     """Write the segments of an image to a file: .seg.nrrd, or a label map as .nii.gz or .nrrd."""
 
@@ -152,7 +152,7 @@ TOOLS: Mapping[str, type] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AgentAnswer:
     """Answer to a call: JSON values, and a PNG picture where one was asked for."""
 
@@ -160,7 +160,7 @@ class AgentAnswer:
     picture: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ServeRequest:
     """Serve agents on the loopback interface until cancelled; each call comes as a part, and is replied to.
 
@@ -172,7 +172,7 @@ class ServeRequest:
     token: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ServedCall:
     """A call on its way to Slicer, by the name of its tool; ``port`` alone says that agents are served there now."""
 
@@ -200,7 +200,7 @@ def parse_call(tool: str, arguments: object) -> AgentCall:
     return call
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AllowedFolders:
     """The folders whose files an agent may name, by labels: ``scans/ct.nii.gz`` is in the folder labelled ``scans``.
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..catalog.label_sets import LabelSet, labels_of
 from ..catalog.model_cards import ModelCard
+from ..codec import frozen
 from ..errors import InputError
 from ..imaging.geometry import Axis, Box, Geometry, array_axis, as_shape
 from ..imaging.masks import PackedMask, touched_slices
@@ -21,7 +22,7 @@ from .segmentation import CheckpointRecord
 _LARGEST_SIDE = 8192  # pixels; a grid of needles would need more to become a square, and is stretched instead
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Frame:
     """A rectangle of a stored slice in whole voxels, half-open; it may reach out of the slice.
 
@@ -102,7 +103,7 @@ SegmentView = Literal["crop", "mask"]
 EvidenceMethod = Literal["similarity", "occlusion"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Subject:
     """The part of an image to classify: slices across an axis, all of them unless said, or a part of them.
 
@@ -182,7 +183,7 @@ def slices_of(subject: Subject, geometry: Geometry) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class EvidenceWish:
     """Request for evidence: the place in the image that speaks for a label.
 
@@ -207,7 +208,7 @@ class EvidenceWish:
             raise InputError("evidence needs 0 or more slices, and from 2 to 64 parts a side")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ClassifyRequest:
     """Labels to score in an image.
 
@@ -264,7 +265,7 @@ def require_labels(card: ModelCard, request: ClassifyRequest) -> None:
         raise InputError(f"{why}: leave out the rule and the temperature, which are for words")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class EmbedRequest:
     """A request for the vector of each slice of an image, and of texts.
 
@@ -283,7 +284,7 @@ class EmbedRequest:
     texts: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class Embeddings:
     """The answer to an :class:`EmbedRequest`.
 

@@ -3,12 +3,13 @@
 import csv
 import io
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..codec import frozen
 from ..errors import InputError
 from ..imaging.geometry import Axis, Box, Geometry, array_axis, as_shape
 from .classification import EvidenceMethod, Frame
@@ -23,7 +24,7 @@ LIMITS = (
 )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class EvidenceMap:
     """Evidence for a label on some slices.
 
@@ -147,7 +148,7 @@ MOST_SHOWN = 100  # labels that a table on the screen has, the best of them
 _MOST_NAMED = 10  # labels that a line names
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LabelScore:
     """One label.
 
@@ -169,7 +170,7 @@ class LabelScore:
     stands_out: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ConceptScore:
     """Similarity of the image to a concept of a label: a cosine, averaged over the slices."""
 
@@ -178,7 +179,7 @@ class ConceptScore:
     similarity: float
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class Classification:
     """The answer to a request.
 

@@ -4,13 +4,14 @@ Modality, grid, field of view and the part of the body are told from the header 
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..catalog.model_cards import BODY_REGIONS, BodyRegion, ModelCard, TrainingDomain
+from ..codec import frozen
 from ..errors import DomainError
 from ..imaging.intensity import automatic_rule
 from ..imaging.volume import Volume, towards_ras
@@ -36,7 +37,7 @@ _LEAST_BODY_CM2, _LARGEST_HEAD_CM2 = 20.0, 350.0
 _CHEST_LUNG, _HEAD_BONE = 0.15, 0.12  # shares: of lung in the section of a chest, of bone in that of a head
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DomainCheck:
     """An image held against what a model was trained on.
 

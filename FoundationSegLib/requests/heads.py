@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..catalog.label_sets import Label, LabelSet
-from ..codec import pack, unpack
+from ..codec import frozen, pack, unpack
 from ..errors import FoundationSegError, InputError, OutputError, write_failure
 from ..folders import archive_errors, is_safe_name, user_folder
 from .scoring import logistic
@@ -34,7 +34,7 @@ _SURE = 0.02  # no share of votes is taken for less than this, or for more than 
 COVERAGE = 0.9  # how often the labels that remain hold the true one, unless another share is wanted
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class LearnedHead:
     """A head: from the vector of an image to a score for each label.
 
@@ -197,7 +197,7 @@ def neighbour_logits(vectors: Floats, support: NDArray[np.float32], labels: NDAr
     return np.log(share / (1 - share))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LearnHeadRequest:
     """A head to learn from a table of labelled images. Answered by the :class:`LearnedHead`, which nobody keeps yet.
 

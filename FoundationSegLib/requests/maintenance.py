@@ -3,10 +3,11 @@
 Each has a ``request_id``, a number that the answer repeats; the caller makes it unique among the requests of a client.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Literal
 
+from ..codec import frozen
 from ..folders import PACKAGES_VARIABLE, chosen_folder
 
 DeviceChoice = Literal["auto", "cuda", "mps", "cpu"]
@@ -17,7 +18,7 @@ DeviceChoice = Literal["auto", "cuda", "mps", "cpu"]
 BoxRule = Literal["surest", "official"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class MemoryBudget:
     """Memory that an engine may keep, in bytes. The part unused the longest goes first; the newest stays in any case.
 
@@ -49,7 +50,7 @@ class MemoryBudget:
         return MemoryBudget(*(part * total // usual.total for part in (usual.volumes, usual.embeddings, usual.models)))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class WorkerSettings:
     """Settings that a worker process starts with.
 
@@ -74,7 +75,7 @@ class WorkerSettings:
     wheels_folder: Path | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class InspectRequest:
     """Look up which of some packages a Python has; with ``devices`` also what PyTorch can compute on there (seconds).
 
@@ -86,7 +87,7 @@ class InspectRequest:
     devices: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PlanPackagesRequest:
     """Find out what pip would install for some requirements; nothing is installed.
 
@@ -97,7 +98,7 @@ class PlanPackagesRequest:
     requirements: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class InstallPackagesRequest:
     """Have pip install some requirements, unless that would replace a package that has to stay.
 
@@ -112,7 +113,7 @@ class InstallPackagesRequest:
     from_elsewhere: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DownloadRequest:
     """Download a model's checkpoint, or what is damaged of it; one that is whole is left alone.
 
@@ -124,7 +125,7 @@ class DownloadRequest:
     accept_license: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ImportRequest:
     """Bring a model's checkpoint in from ``source``, a folder or an archive. Answered by None."""
 
@@ -134,7 +135,7 @@ class ImportRequest:
     accept_license: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RemoveRequest:
     """Remove everything that the store has of some models. Answered by :class:`RemovedCheckpoints`."""
 
@@ -142,14 +143,14 @@ class RemoveRequest:
     model_ids: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RemovePackagesRequest:
     """Remove the private packages of this kind of Python. Answered by :class:`RemovedCheckpoints`."""
 
     request_id: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RemovedCheckpoints:
     """The room on the disk that removing checkpoints or packages has freed, in bytes."""
 

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..catalog.label_sets import LabelSet
+from ..codec import frozen
 from ..errors import InputError
 
 Floats = NDArray[np.float64]
@@ -17,7 +18,7 @@ ScoringRule = Literal["softmax", "pairs", "sigmoid", "concepts", "learned", "lea
 RuleChoice = Literal["auto", "softmax", "pairs", "sigmoid", "concepts"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Scoring:
     """Rule that scores labels.
 
@@ -42,7 +43,7 @@ class Scoring:
             raise InputError(f"a margin lies within 0 and 1, not at {self.margin}")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Head:
     """Head of a model: logit of a cosine, ``scale`` times it, plus ``bias``; ``is_sigmoid`` if trained so."""
 
@@ -51,7 +52,7 @@ class Head:
     is_sigmoid: bool = False
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class LabelVectors:
     """The texts of labels as unit vectors.
 
@@ -64,7 +65,7 @@ class LabelVectors:
     negative: tuple[Floats, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class LabelQuestion:
     """The labels that pictures are compared with, as vectors, and how they are scored."""
 
@@ -90,7 +91,7 @@ class LabelQuestion:
         return contrast(points, self.vectors, self.rule, number)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class TrainedLabels:
     """Labels that a network was trained to score: its last layer, of vectors that end with their own scale.
 
@@ -259,7 +260,7 @@ def _log_sum_of_others(z: Floats) -> Floats:
 AggregationRule = Literal["mean", "max", "top-k"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Aggregation:
     """Rule that joins the scores of slices to one.
 

@@ -1,9 +1,10 @@
 """Requests for segmentation and downloads and their answers: plain values that can cross a process boundary."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, Literal
 
+from ..codec import frozen
 from ..errors import InputError
 from ..imaging.geometry import Axis, Box
 from ..imaging.masks import PackedMask
@@ -21,7 +22,7 @@ NOT_BETWEEN_OBLIQUE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Propagation:
     """Propagation of 2-D prompts through the volume, along the axis whose slices they lie on.
 
@@ -65,7 +66,7 @@ class Propagation:
             raise InputError(message)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PredictRequest:
     """Segments to predict, together: a slice that several of them need is encoded once.
 
@@ -88,7 +89,7 @@ class PredictRequest:
     region: Box | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CheckpointRecord:
     """Record of the weights that answered: model id, origin, revision, and the sha256 of the first file.
 
@@ -118,7 +119,7 @@ class CheckpointRecord:
         return dict(zip(names, (self.model_id, self.source, self.revision, self.sha256), strict=True))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SliceScores:
     """The model's own estimates of the overlap with the object, 0..1, by slice: the numbers rise."""
 
@@ -136,7 +137,7 @@ class SliceScores:
         return replace(self, numbers=tuple(number + count for number in self.numbers))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SegmentPrediction:
     """One segment as it should be now.
 
@@ -152,7 +153,7 @@ class SegmentPrediction:
     slices: SliceScores | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Prediction:
     """The answer to a request.
 
@@ -180,7 +181,7 @@ class Prediction:
     parts: tuple[Box, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PartialPrediction:
     """Slices of an answer that is still under way: those that are new since the last part, by segment in order."""
 

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..codec import frozen
 from ..errors import InputError, PromptError
 from ..imaging.geometry import AXES, Axis, Box, Geometry, array_axis, as_vector
 from ..prompts.kinds import BoxPrompt, LassoPrompt, ObliquePlane, PointPrompt, Prompt, ScribblePrompt
@@ -21,7 +22,7 @@ _MOST_ANSWERS = 64
 _MOVABLE = (BoxPrompt, PointPrompt, ScribblePrompt, LassoPrompt)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SliceDoubts:
     """Doubts of slices across an axis, by their numbers: from 0, sure, to 1."""
 
@@ -41,7 +42,7 @@ class SliceDoubts:
         return (after or self.doubtful)[0]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class UncertaintyMap:
     """How far several answers disagree about each voxel.
 

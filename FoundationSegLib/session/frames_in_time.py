@@ -10,13 +10,14 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..catalog.label_sets import listed
+from ..codec import frozen
 from ..errors import InputError
 from ..imaging.geometry import Box, Geometry, as_shape
 from ..imaging.masks import EMPTY_MASK, PackedMask, cut_out, pack_mask
@@ -37,7 +38,7 @@ _LARGEST_TEMPLATE = 20**3  # voxels; larger parts are thinned out
 _COARSE, _TRIED = 3, 5  # voxels between the first guesses, and how many of them are followed
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FrameAnswer:
     """Segments of one frame.
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..catalog.model_cards import ModelCard
+from ..codec import frozen
 from ..errors import InputError
 from ..imaging.geometry import Geometry
 from ..imaging.masks import PackedMask
@@ -24,7 +25,7 @@ from .session import Session
 from .steps import restated, state_of
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SegmentSummary:
     """A segment as a panel shows it: ``volume_ml`` is None for an image in pixels, ``model`` empty for none."""
 
@@ -54,7 +55,7 @@ def volume_ml(volume: Volume, voxels: int) -> float | None:
     return None if volume.voxel_ml is None or 1 in volume.geometry.shape_kji else voxels * volume.voxel_ml
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SegmentMeasures:
     """Size of a segment, and the slice across k that it is longest on, from 0.
 

@@ -2,13 +2,14 @@
 
 import sys
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..codec import frozen
 from ..errors import InputError, PromptError
 from ..imaging.geometry import AXES, Axis, Box, Geometry, array_axis
 from ..imaging.masks import (
@@ -33,7 +34,7 @@ from ..requests.segmentation import NOTHING_BETWEEN, Propagation, SegmentPredict
 from .steps import ModelChoice, SegmentState, WithheldStep
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AnswerMerge:
     """Rules for putting an answer together with the voxels that are there.
 
@@ -111,7 +112,7 @@ class AnswerMerge:
         return counting
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SegmentPlan:
     """Everything that is to be done for a segment. It holds while the segment is in the state that it was made for.
 
@@ -136,7 +137,7 @@ class SegmentPlan:
     seen: Box | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AnsweredPlan:
     """An answer put together with what is there.
 
@@ -166,7 +167,7 @@ class AnsweredPlan:
         return WithheldStep(masks.put(denied), masks.put(retained))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _SlicePart:
     """Slices across an axis or of an oblique view, and the part of them that a prompt names.
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ..codec import frozen
 from ..errors import FoundationSegError, InputError
 from ..imaging.geometry import Box, Geometry, bounding_box
 from ..imaging.masks import EMPTY_MASK, Edit, MaskTable, PackedMask, SegmentChange, change_between, cut_out, pack_mask
@@ -41,7 +42,7 @@ Unanswered = tuple[Mapping[str, Steps], ...]  # what waits for answers, by the i
 PROVENANCE = ("Model", "Repository", "Revision", "SHA256", "Prompts", "Version", "Intensity", "Options")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class NewSegment:
     """A segment that is to be made.
 
@@ -156,7 +157,7 @@ class Predictor(Protocol):
         """Stop a request that is under way."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SavedSegment:
     """The part of a segment that is kept for a later session.
 
@@ -207,7 +208,7 @@ EditKind = Literal[
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SegmentEdited:
     """Something was written or taken back.
 
@@ -237,7 +238,7 @@ class SegmentEdited:
     unanswered: Unanswered = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Confirmation:
     """An answer that would take away more than was agreed on. Nothing is written until it is confirmed.
 
@@ -252,7 +253,7 @@ class Confirmation:
     by_hand: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Refused:
     """A request failed, or its answer cannot be written.
 
@@ -266,7 +267,7 @@ class Refused:
     is_waiting: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ImageChanged:
     """Somebody changed the voxels of the image, or hardened a transform on image and segments.
 
@@ -294,7 +295,7 @@ class Options:
     ask_above: float | None = 0.5
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class UserOptions:
     """The user's choices, which hold for what comes after; the first three as in :class:`Options`.
 

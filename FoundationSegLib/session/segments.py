@@ -2,10 +2,11 @@
 
 import itertools
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from ..catalog.model_cards import ModelCard
+from ..codec import frozen
 from ..errors import FoundationSegError, InputError
 from ..imaging.masks import Edit, SegmentChange, pack_mask, without_mask
 from ..prompts.capabilities import segments_by_name
@@ -22,7 +23,7 @@ from .steps import SegmentState, WithheldStep
 from .tracking import UndoEntry, changes_of
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SegmentSession:
     """A segment of a session. Holds nothing itself: any number of these may stand for the same segment.
 

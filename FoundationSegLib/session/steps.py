@@ -5,7 +5,7 @@ by their keys in a :class:`~FoundationSegLib.imaging.masks.MaskTable`.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from operator import attrgetter
 from types import NoneType
 from typing import Any, Literal, TypeVar
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..catalog.model_cards import ModelCard
-from ..codec import Format, from_document, to_document
+from ..codec import Format, from_document, frozen, to_document
 from ..errors import InputError, PromptError
 from ..imaging.geometry import EMPTY_BOX, Box, Vector, as_vector
 from ..imaging.masks import MaskTable, mask_key
@@ -38,7 +38,7 @@ from ..requests.segmentation import Propagation
 SeedReason = Literal["start", "hand", "model", "region", "propagated", "neighbour"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ModelChoice:
     """Choice of a model, and what the session needs to know of it.
 
@@ -64,7 +64,7 @@ class ModelChoice:
         return ModelChoice(card.id, intensity, card.sees_volumes, "mask" in card.prompts, card.takes("mask"), region)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SeedStep:
     """The segment as it stands is what counts from here; prompts before this are settled.
 
@@ -79,7 +79,7 @@ class SeedStep:
     touched: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PromptAdded:
     """A prompt was given; later steps name it by its key."""
 
@@ -87,14 +87,14 @@ class PromptAdded:
     prompt: Prompt
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PromptRemoved:
     """A prompt was taken back."""
 
     key: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PromptMoved:
     """A prompt was put elsewhere, or changed in any other way but its polarity."""
 
@@ -102,7 +102,7 @@ class PromptMoved:
     prompt: Prompt
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PolarityChanged:
     """A prompt says the opposite now."""
 
@@ -110,40 +110,40 @@ class PolarityChanged:
     polarity: Polarity
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PropagateStep:
     """The answers of slices were carried on to others."""
 
     propagation: Propagation
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RegionStep:
     """From here on changes are limited to a region; None: not any more."""
 
     region: Region | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AcceptStep:
     """The last change was looked at and is right."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RejectStep:
     """The last change was wrong: the ``steps`` steps before this one do not count."""
 
     steps: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SettingsStep:
     """Another model answers from here on, or the same with other settings."""
 
     choice: ModelChoice
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class WithheldStep:
     """A part of the answer before was kept back by the overlap policy, a lock or a mask.
 
@@ -173,7 +173,7 @@ Steps = tuple[Step, ...]
 PROMPT_STEPS = (PromptAdded, PromptRemoved, PromptMoved, PolarityChanged)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ActivePrompt:
     """A prompt that was given and not taken back.
 
@@ -186,7 +186,7 @@ class ActivePrompt:
     is_live: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SegmentState:
     """The steps of a segment and what they come to: all that undo takes back beside the voxels.
 

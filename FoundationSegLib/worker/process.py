@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from ..codec import to_document
+from ..codec import frozen, to_document
 from ..folders import user_folder
 from ..requests.maintenance import WorkerSettings
 from .protocol import FrameError, FrameReader, Message, encode_frame
@@ -53,7 +53,7 @@ _ENVIRONMENT = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Timeouts:
     """Times in seconds after which a worker counts as lost.
 
@@ -74,7 +74,7 @@ class Timeouts:
     stop_s: float = 1.0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RetryPolicy:
     """Limits on starting a process anew before the request that it was lost over is given up.
 

@@ -28,7 +28,7 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from .. import errors
-from ..codec import pack, room_for, unpack
+from ..codec import frozen, pack, room_for, unpack
 from ..errors import FoundationSegError, InferenceError, PromptError
 from ..installation.inspection import PythonReport
 from ..installation.packages import PackagePlan
@@ -50,7 +50,7 @@ class FrameError(Exception):
     """The bytes that came are not a frame, or one beyond the limits."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Message:
     """One message: ``header`` is plain JSON values, ``parts`` are raw bytes, which arrive as one part."""
 
@@ -164,7 +164,7 @@ class Request(Protocol):
         """A number that the events repeat; the caller makes it unique among the requests of a client."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Progressed:
     """A request is under way."""
 
@@ -172,7 +172,7 @@ class Progressed:
     report: ProgressReport
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Answered:
     """A request is answered; ``answer`` is of the type that the table of tasks names."""
 
@@ -180,7 +180,7 @@ class Answered:
     answer: Any = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Failed:
     """A request could not be answered, or was stopped (:class:`~FoundationSegLib.errors.Cancelled`)."""
 
@@ -188,7 +188,7 @@ class Failed:
     error: FoundationSegError
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PartlyAnswered:
     """A part of an answer, of the type that the table of tasks names. The whole follows."""
 
@@ -199,7 +199,7 @@ class PartlyAnswered:
 Event = Progressed | PartlyAnswered | Answered | Failed
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Task:
     """One kind of work.
 
@@ -331,7 +331,7 @@ def volume_message(volume: "Volume") -> Message:
     return frame
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Failure:
     """An error as it crosses between processes; ``detail`` is for developers, such as a traceback."""
 
@@ -364,7 +364,7 @@ class Failure:
         return error
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ServedReply:
     """A reply to a :class:`~FoundationSegLib.requests.agent_calls.ServedCall`: its answer, or why there is none."""
 

@@ -1,12 +1,15 @@
 """Every value that becomes a document or a message comes back as it was; all else is refused with its place."""
 
+import copy
 import json
 import math
+import pickle
 import subprocess
 import sys
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import Field, FrozenInstanceError, asdict, astuple, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pytest
@@ -15,7 +18,7 @@ from hypothesis import strategies as st
 
 from FoundationSegLib.catalog.label_sets import label_set_of, read_label_sets
 from FoundationSegLib.catalog.resource_files import resource_folder
-from FoundationSegLib.codec import Format, from_document, pack, to_document, unpack
+from FoundationSegLib.codec import Format, from_document, frozen, pack, to_document, unpack
 from FoundationSegLib.errors import DocumentError, FoundationSegError, GeometryError
 from FoundationSegLib.imaging.geometry import Box, Geometry
 from FoundationSegLib.imaging.masks import EMPTY_MASK, PackedMask, pack_mask
@@ -159,6 +162,83 @@ REPORT = DeviceReport((Device("cuda", "Card", 8 << 30, 1 << 30), Device("cpu", "
 )
 def test_what_is_plain_becomes_a_document_and_comes_back(value):
     assert from_document(type(value), json.loads(json.dumps(to_document(value))), "it") == value
+
+
+# Values
+
+
+@dataclass
+class Amount:
+    """The fields that a value may have, to be made a value in two ways."""
+
+    size: float
+    unit: str = "mm"
+    parts: list[int] = field(default_factory=list)
+    kind: ClassVar[str] = "length"
+    note: str = field(default="", compare=False, repr=False)
+    square: float = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.size < 0:
+            raise GeometryError("is negative")
+        object.__setattr__(self, "square", self.size**2)
+
+
+def made(decorate: Callable[[type], type]) -> Any:
+    """The class of an amount, as a decorator makes it."""
+    names = {name: vars(Amount)[name] for name in ("__module__", "__annotations__", "__post_init__", "kind")}
+    given = {item.name: field(**options(item)) for item in fields(Amount) if item.name != "size"}
+    return decorate(type("Amount", (), {**names, **given}))
+
+
+def options(item: Field) -> dict[str, Any]:
+    names = ("default", "default_factory", "init", "compare", "repr")
+    return {name: getattr(item, name) for name in names}
+
+
+def outcome(action: Callable[[Any], Any], kind: Any) -> Any:
+    """The text of a result, which does not say whose class it is of, or the error."""
+    try:
+        return repr(action(kind))
+    except Exception as error:
+        return type(error), str(error)
+
+
+@pytest.mark.parametrize("eq", [True, False])
+@pytest.mark.parametrize(
+    "action",
+    [
+        lambda kind: kind(2.0),
+        lambda kind: kind(2.0, "cm", [1], note="seen"),
+        lambda kind: kind(),
+        lambda kind: kind(1, 2, 3, 4, 5),
+        lambda kind: kind(1.0, square=3.0),
+        lambda kind: kind(-1.0),
+        lambda kind: kind(1.0).parts is kind(1.0).parts,
+        lambda kind: (kind(2.0).square, kind(2.0).kind, kind.__match_args__, kind.__slots__),
+        lambda kind: (kind(2.0) == kind(2.0), kind(2.0, note="a") == kind(2.0), kind(1.0) == kind(2.0), kind(1.0) == 1),
+        lambda kind: len({kind(2.0, parts=()), kind(2.0, parts=())}),
+        lambda kind: isinstance(hash(kind(2.0)), int),
+        lambda kind: (replace(kind(2.0), unit="cm"), asdict(kind(2.0, parts=[1])), astuple(kind(2.0))),
+        lambda kind: (copy.copy(kind(2.0, note="a")).note, copy.deepcopy(kind(2.0, "cm", [1]))),
+        lambda kind: [item.name for item in fields(kind)],
+        lambda kind: hasattr(kind(2.0), "__dict__"),
+    ],
+)
+def test_a_value_is_as_a_frozen_dataclass(action, eq):
+    """Twice: its methods are compiled at the first call."""
+    ours, usual = made(frozen(eq=eq)), made(dataclass(frozen=True, slots=True, eq=eq))
+    expected = [outcome(action, usual) for _ in range(2)]
+    assert [outcome(action, ours) for _ in range(2)] == expected
+
+
+def test_a_value_cannot_be_changed_and_is_pickled():
+    box = Box((0, 0, 0), (1, 2, 3))
+    with pytest.raises(FrozenInstanceError, match="start_kji"):
+        box.start_kji = (1, 1, 1)
+    with pytest.raises(FrozenInstanceError, match="start_kji"):
+        del box.start_kji
+    assert pickle.loads(pickle.dumps(box)) == box
 
 
 # What the documents of files may want otherwise
