@@ -38,6 +38,7 @@ _LOWEST_HU, _HIGHEST_HU = -1000, 1000
 _SAME = 1e-3  # MONAI's tolerance: spacings in mm, and grids, nearer than that are left as they are
 _SLAB = 16  # planes resampled at once
 _WORK = 10**9  # multiplications at once; cancel waits for them
+_REPORTED = 10**6  # multiplications that a report counts as one
 _PASSES = 250  # what it takes to write, normalise, rectify and copy a number, in multiplications
 _WINDOW = 512  # tokens around a token that it sees
 _LONGEST_TEXT = 1024  # tokens
@@ -147,21 +148,32 @@ def _slabs(image: Tensor, kernel: int, stride: int, planes: int) -> Iterator[tup
         yield slice(start, stop), count, functional.pad(slab, (0, 0, 0, 0, *beyond)) if any(beyond) else slab
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Pace:
-    """Long work in small steps: ``check`` is called before each, of ``most`` multiplications."""
+    """Long work in steps of ``most`` multiplications: each is reported, with those ``done`` of about ``total``."""
 
-    check: Check
+    progress: Progress
     most: int
+    total: int
+    done: int = 0
+
+    def step(self, multiplications: int) -> None:
+        """Report that a step begins, which can be stopped here."""
+        self.progress.step("classify", min(self.done, self.total) // _REPORTED, self.total // _REPORTED)
+        self.done += multiplications
 
 
 def _joined(
-    work: Callable[[Tensor], Tensor], slabs: Iterator[tuple[slice, int, Tensor]], check: Check, added: Tensor | None
+    work: Callable[[Tensor], Tensor],
+    slabs: Iterator[tuple[slice, int, Tensor]],
+    pace: _Pace,
+    each: int,
+    added: Tensor | None = None,
 ) -> Tensor:
-    """Compute a result slab by slab, so that the work can be stopped in between; ``added`` gets the sum."""
+    """Compute a result slab by slab; a plane takes ``each`` multiplications; ``added`` gets the sum."""
     result = added
     for part, count, slab in slabs:
-        check()
+        pace.step(each * (part.stop - part.start))
         planes = work(slab)
         if result is None:
             result = planes.new_empty((*planes.shape[:2], count, *planes.shape[3:]))
@@ -175,14 +187,18 @@ def _normalised(
 ) -> Tensor:
     """Convolve and normalise, then rectify, unless it ``ends`` there; ``added`` is first added, and overwritten."""
     weight = conv.weight.sum(dim=1, keepdim=True) if image.shape[1] == 1 else conv.weight  # grey is three equal colours
-    area = image.shape[3] * image.shape[4] // conv.stride[1] ** 2
-    planes = max(1, pace.most // ((weight.numel() + _PASSES * len(weight)) * area))
+    each = _multiplications(weight) * (image.shape[3] * image.shape[4] // conv.stride[1] ** 2)
+    planes = max(1, pace.most // each)
 
     def work(slab: Tensor) -> Tensor:
         result = norm(functional.conv3d(slab, weight, None, conv.stride, (0, *conv.padding[1:])))
         return result if ends or added is not None else result.relu_()
 
-    return _joined(work, _slabs(image, conv.kernel_size[0], conv.stride[0], planes), pace.check, added)
+    return _joined(work, _slabs(image, conv.kernel_size[0], conv.stride[0], planes), pace, each, added)
+
+
+def _multiplications(weight: Tensor) -> int:
+    return weight.numel() + _PASSES * len(weight)
 
 
 class _Bottleneck(nn.Module):
@@ -223,14 +239,16 @@ class _InflatedResNet(nn.Module):
 
     def forward(self, voxels: Tensor, progress: Progress, most: int = _WORK) -> Tensor:
         """(1, 1, X, Y, Z) to the features of its parts, (Z, X, Y, D), whose mean are those of the whole."""
-        pace = _Pace(progress.check, most)
-        blocks = [*self.layer1, *self.layer2, *self.layer3, *self.layer4]
-        progress.step("classify", 0, len(blocks))
+        layers, count = (self.layer1, self.layer2, self.layer3, self.layer4), voxels.numel() // 4
+        total = _multiplications(self.conv1.weight) * count
+        for number, layer in enumerate(layers, start=1):  # each sees half of what the one before saw, along all axes
+            weights_of = (module.weight for module in layer.modules() if isinstance(module, nn.Conv3d))
+            total += sum(map(_multiplications, weights_of)) * (count // 8**number)
+        pace = _Pace(progress, most, total)
         image = _normalised(voxels.permute(0, 1, 4, 2, 3), self.conv1, self.bn1, pace)
-        slabs = _slabs(image, 3, 2, 4)
-        image = _joined(lambda slab: functional.max_pool3d(slab, 3, 2, (0, 1, 1)), slabs, pace.check, None)
-        for done, block in enumerate(blocks):
-            progress.step("classify", done, len(blocks))
+        slabs, each = _slabs(image, 3, 2, 4), _PASSES * image[0, :, 0].numel()
+        image = _joined(lambda slab: functional.max_pool3d(slab, 3, 2, (0, 1, 1)), slabs, pace, each)
+        for block in itertools.chain(*layers):
             image = block(image, pace)
         return image[0].permute(1, 2, 3, 0)
 

@@ -221,13 +221,14 @@ def test_work_is_reported_and_stops(model):
     reports, token = [], CancelToken()
 
     def stop(report):
-        reports.append((report.stage, report.done, report.total))
-        if report.done == 2:
+        reports.append(report)
+        if 3 * report.done > report.total:
             token.cancel()
 
     with pytest.raises(Cancelled):
         model.encode_volume(planted(), Progress(stop, token))
-    assert reports == [("classify", 0, 6), ("classify", 0, 6), ("classify", 1, 6), ("classify", 2, 6)]
+    assert reports[0].done == 0 and reports == sorted(reports, key=lambda report: report.done)
+    assert {(report.stage, report.total) for report in reports} == {("classify", reports[0].total)}
     with pytest.raises(Cancelled):
         merlin.prepare(planted(), MERLIN_SIZE, Progress(token=token).check)
     with pytest.raises(Cancelled):
