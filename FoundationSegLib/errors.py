@@ -1,6 +1,5 @@
 """The one hierarchy of errors. A message says what happened and what the user can do about it."""
 
-import difflib
 import errno
 import os
 import re
@@ -118,6 +117,8 @@ _ALIKE = 0.7  # of difflib's ratio: one letter of four may be another
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return a question for a message, such as ``did you mean 'liver'?``; empty where nothing looks like the name."""
+    import difflib  # for a wrong name alone, while everything waits for this file
+
     near = difflib.get_close_matches(name[:100].lower(), list(known), 3, _ALIKE)
     return f"did you mean {' or '.join(map(repr, near))}?" if near else ""
 

