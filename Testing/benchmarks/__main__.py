@@ -6,7 +6,7 @@
 import argparse
 import sys
 
-from . import adapt, click_path, doubt, heads, hub, lite_medsam, sam, segments, session, worker
+from . import adapt, click_path, doubt, heads, hub, lite_medsam, sam, segments, session, similar, worker
 
 BENCHMARKS = {
     "encode": lite_medsam.encode,
@@ -21,6 +21,7 @@ BENCHMARKS = {
     "sam": sam.sam,
     "sam2": sam.sam2,
     "adapt": adapt.adapt_bench,
+    "similar": similar.similar,
     "heads": heads.heads,
     "doubt": doubt.doubt,
     "interpolation": doubt.interpolation,
