@@ -111,11 +111,15 @@ class Monkey:
         if self.at.panel.effect is not None:
             self.show_segments()
         view = self.random.choice(("Red", "Green", "Yellow"))
-        first, last = self.place(), list(self.place())
-        last[{"Red": 2, "Green": 1, "Yellow": 0}[view]] = first[{"Red": 2, "Green": 1, "Yellow": 0}[view]]
-        self.at.look_at(*first)
+        first = self.at.at(*self.place())
+        node = self.at.desk.slice_widget(view).mrmlSliceNode()
+        node.JumpSliceByOffsetting(*first)
+        across, along = ([node.GetSliceToRAS().GetElement(n, column) for n in range(3)] for column in (0, 1))
+        last = (
+            first + self.random.randrange(-40, 41) * np.array(across) + self.random.randrange(-40, 41) * np.array(along)
+        )
         ctrl = self.random.random() < 0.2
-        self.at.desk.mouse(view).drag(self.at.at(*first), self.at.at(*last), ctrl=ctrl)
+        self.at.desk.mouse(view).drag(first, tuple(last.tolist()), ctrl=ctrl)
 
     def show_segments(self):
         """Show what a change of the image has hidden, as the effect's question would."""
@@ -191,7 +195,7 @@ class Monkey:
             node.GetSegmentation().RemoveSegment(key)
             return
         voxels = slicer.util.arrayFromSegmentBinaryLabelmap(node, key, self.at.wanted.volume)
-        if voxels is not None:
+        if voxels is not None and voxels.shape == GRID.shape_kji:  # not turned by a transform that was hardened
             i, j, k = self.place()
             voxels[k, j : j + 2, i : i + 2] = self.random.randrange(2)
             slicer.util.updateSegmentBinaryLabelmapFromArray(voxels, node, key, self.at.wanted.volume)
@@ -253,7 +257,8 @@ class Monkey:
         number = self.random.choice((2, 3, 6, 7, 8))
         self.done[-1] = f"layout {number}"
         slicer.app.layoutManager().setLayout(number)
-        node = self.at.desk.slice_widget(self.random.choice(("Red", "Green"))).mrmlSliceNode()
+        view = self.random.choice(("Red", "Green"))
+        node = self.at.desk.slice_widget(view).mrmlSliceNode()
         turn = vtk.vtkTransform()
         turn.RotateX(self.random.choice((0, 0, 20)))
         orientation = vtk.vtkMatrix4x4()
@@ -262,7 +267,7 @@ class Monkey:
             node.GetSliceToRAS().DeepCopy(orientation)
             node.UpdateMatrices()
         else:
-            node.SetOrientationToDefault()
+            node.SetOrientation({"Red": "Axial", "Green": "Coronal"}[view])
 
     def sequence(self):
         """The image becomes a frame of a sequence, another frame is shown, or the panel goes back to a lone image."""
