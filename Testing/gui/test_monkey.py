@@ -297,6 +297,8 @@ def segments(at_panel):
     if at_panel.volume_node.GetScene() is None:
         return found
     for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
+        if not node.GetSaveWithScene():
+            continue  # it shows a change that waits for an answer
         for key in node.GetSegmentation().GetSegmentIDs():
             found[node.GetID(), key] = read_segment(node.GetSegmentation().GetSegment(key), GRID)
     return found
