@@ -308,7 +308,12 @@ def labels_of(card: ModelCard) -> LabelSet:
         InputError: the card names no set, or one that is not there.
     """
     _require(bool(card.label_set), f"{card.id}: label_set: the card names no set of labels")
-    return read_label_set(resource_folder("LabelSets") / f"{card.label_set}.toml")
+    return _read_trained_labels(resource_folder("LabelSets") / f"{card.label_set}.toml")
+
+
+@lru_cache(maxsize=8)
+def _read_trained_labels(path: Path) -> LabelSet:
+    return read_label_set(path)
 
 
 def parse_label_set(document: Mapping[str, Any], origin: str = "label set") -> LabelSet:

@@ -259,7 +259,7 @@ class Encoder:
         if vectors is None:
             begin = time.perf_counter()
             self.count_batch("image", 1)
-            self.progress.step("classify", 0, 1)
+            self.progress.step("encode", 0, 0)
             vectors = self.loaded.model.encode_volume(part_of(volume, subject), self.progress)
             self.cache.volumes.put(key, vectors)
             self.progress.step("classify", 1, 1)

@@ -417,7 +417,7 @@ class VolumeTextModel(Protocol):
         """Memory taken by the weights, in bytes."""
 
     def encode_volume(self, volume: Volume, progress: Progress) -> VolumeVectors:
-        """Encode an image; steps of the stage ``"classify"`` are reported.
+        """Encode an image; steps of the stages ``"encode"``, its preparation, and ``"classify"`` are reported.
 
         Raises:
             InputError: the model cannot look at the image.

@@ -37,7 +37,7 @@ _PATCH = 8  # voxels, the side of a part
 _HEADS = 12  # of the picture tower, of the text tower and of both poolings
 _LONGEST_TEXT = 512  # tokens
 _TOKENS = 96  # computed at once; cancel waits for them
-_ROUNDS = 3  # over all tokens in a layer: their keys, their attention, their own
+_ROUNDS, _LAST_ROUNDS = 3, 4  # over all tokens, in a layer and after the last
 _PIXEL_TYPES = {"u2": np.int32, "u4": np.int64, "f2": np.float32}  # those that torchio or SimpleITK do not take
 
 
@@ -227,19 +227,18 @@ class _ImageEncoder(nn.Module):
         self.backbone.mask_token = nn.Parameter(torch.zeros(1, 1, width))  # of the training; in the checkpoint
         self.projector, self.pooler = nn.Conv3d(width, projected, 1), _Pooling(projected)
 
-    def forward(self, voxels: Tensor, turns: Tensor, progress: Progress) -> Tensor:
+    def forward(self, voxels: Tensor, turns: Tensor, check: Check) -> Tensor:
         """(1, 1, X, Y, Z) to the vectors of its parts before pooling, (1, parts, D); z runs the fastest."""
-        blocks, project, done = self.backbone.eva.blocks, self.backbone.down_projection["proj"], itertools.count()
+        project = self.backbone.down_projection["proj"]
         tokens = voxels.new_empty((1, len(turns), project.out_channels))
         for slab, part in zip(voxels.split(_PATCH, dim=2), tokens.chunk(voxels.shape[2] // _PATCH, dim=1), strict=True):
-            progress.check()
+            check()
             part[...] = project(slab).flatten(2).transpose(1, 2)
-        total = len(blocks) * _ROUNDS * math.ceil(len(turns) / _TOKENS)
-        for block in blocks:
-            block(tokens, turns, lambda: progress.step("classify", next(done), total))
+        for block in self.backbone.eva.blocks:
+            block(tokens, turns, check)
         weight, bias = self.projector.weight.flatten(1), self.projector.bias
         norm = self.backbone.eva.norm
-        return _in_parts(lambda part: functional.linear(norm(part), weight, bias), tokens, len(bias), progress.check)
+        return _in_parts(lambda part: functional.linear(norm(part), weight, bias), tokens, len(bias), check)
 
 
 class _TextEncoder(nn.Module):
@@ -301,13 +300,19 @@ class Colipri:
             InputError: it is thinner than a voxel of the network.
             Cancelled: the user stopped it.
         """
-        cube, encoder = prepare(volume, self.size, progress.check), self.network.image_encoder
-        tokens = encoder(to_device(cube.voxels, self.device), self.turns, progress)
-        side, turn = self.size // _PATCH, towards_ras(volume.geometry)
-        whole, parts = encoder.pooler.of_volume(tokens, progress.check)
+        encoder, side = self.network.image_encoder, self.size // _PATCH
+        rounds, done = len(encoder.backbone.eva.blocks) * _ROUNDS + _LAST_ROUNDS, itertools.count()
+        total = side + rounds * math.ceil(side**3 / _TOKENS)
+
+        def check() -> None:
+            progress.step("classify", next(done), total)
+
+        cube = prepare(volume, self.size, lambda: progress.step("encode", 0, 0))
+        tokens = encoder(to_device(cube.voxels, self.device), self.turns, check)
+        whole, parts = encoder.pooler.of_volume(tokens, check)
         cells_zyx = unit(parts)[0].reshape(side, side, side, -1).transpose(2, 1, 0, 3)
         progress.check()
-        cells_kji = np.ascontiguousarray(turn.turn_back(cells_zyx))
+        cells_kji = np.ascontiguousarray(towards_ras(volume.geometry).turn_back(cells_zyx))
         return VolumeVectors(unit(whole)[0], cells_kji, cube.spans_kji)
 
     @torch.inference_mode()

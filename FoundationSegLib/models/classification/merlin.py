@@ -334,7 +334,8 @@ class Merlin:
         Raises:
             Cancelled: the user stopped it.
         """
-        prepared, turn = prepare(volume, self.size, progress.check), towards_ras(volume.geometry)
+        prepared = prepare(volume, self.size, lambda: progress.step("encode", 0, 0))
+        turn = towards_ras(volume.geometry)
         tower = self.network.encode_image["i3_resnet"]
         features = tower(to_device(prepared.voxels, self.device), progress)
 
