@@ -72,7 +72,7 @@ MEGABYTES = {
     "clip-vit-base-patch32": 151 * 4,
     "siglip2-base": 375 * 4,
     "medsiglip": 878 * 4,
-    "colipri": (144.1 + 111.3) * 4,
+    "colipri": (147.1 + 111.3) * 4,
     "merlin": (122.0 + 149.1) * 4,
     "flair": 533.3,
     "torchxrayvision-densenet121": 6.966 * 4,
