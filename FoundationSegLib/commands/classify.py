@@ -9,14 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from ..catalog.catalogue import require_adapter
-from ..catalog.label_sets import (
-    Label,
-    LabelSet,
-    find_label_set,
-    label_set_of,
-    read_label_sets,
-    user_label_set_folder,
-)
+from ..catalog.label_sets import Label, LabelSet, find_label_set, label_set_of, read_label_sets, user_label_set_folder
 from ..catalog.model_cards import ModelCard, find_card
 from ..errors import FoundationSegError, GeometryError, InputError, counted
 from ..folders import output_format
@@ -35,13 +28,7 @@ from ..requests.classification import (
     require_labels,
     slices_of,
 )
-from ..requests.classification_answer import (
-    MOST_SHOWN,
-    Classification,
-    csv_text,
-    failure_rows,
-    rows_of,
-)
+from ..requests.classification_answer import MOST_SHOWN, Classification, csv_text, failure_rows, rows_of
 from ..requests.heads import read_head
 from ..requests.maintenance import WorkerSettings
 from ..requests.scoring import RuleChoice, Scoring, parse_aggregation
@@ -195,12 +182,16 @@ def _ask(
 ) -> Classification:
     box = None if options.region is None else box_of(options.region, volume.geometry)
     subject = replace(request.subject, box=box, segment=segment)
+    request = replace(request, volume_key=volume.key, subject=subject)
     slices_of(subject, volume.geometry)  # what cannot be classified needs no download
+    from ..engine.classification import domain_of
+
+    domain_of(request, card, volume)
     require_checkpoint(card, options)
     try:
         with ProgressLine() as line:
             client.send_volume(volume)
-            return ask(client, replace(request, volume_key=volume.key, subject=subject), line.show)
+            return ask(client, request, line.show)
     finally:
         client.remove_volume(volume.key)
 

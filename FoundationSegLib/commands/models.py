@@ -235,7 +235,7 @@ def run_download(options: argparse.Namespace) -> None:
             for package in plan.packages:
                 say(f"Installing {_package_text(package)}")
             install_packages(plan, options.pip(), progress)
-        if store.status(card) != "ready":
+        if not store.is_certain(card):
             _require_network(card)
             _announce(card)
         settings = WorkerSettings(store_folder=default_store_folder(), encode_ahead=False)

@@ -15,14 +15,7 @@ from ..errors import InputError
 from ..imaging.intensity import IntensityView
 from ..imaging.volume import Volume
 from ..requests import scoring
-from ..requests.classification import (
-    ClassifyRequest,
-    Embeddings,
-    EmbedRequest,
-    EvidenceWish,
-    Subject,
-    box_of_subject,
-)
+from ..requests.classification import ClassifyRequest, Embeddings, EmbedRequest, EvidenceWish, Subject, box_of_subject
 from ..requests.classification_answer import LIMITS, Classification, ConceptScore, EvidenceMap, LabelScore
 from ..requests.domain import DomainCheck, require_domain
 from ..requests.heads import COVERAGE, LearnedHead

@@ -215,7 +215,11 @@ class _PartialFile:
         self.hasher = Hasher(None if self.expected.sha256 else self.expected.bytes)
 
     def close(self) -> None:
+        """Close it; one to which nothing has come is removed."""
+        is_empty = os.fstat(self.descriptor).st_size == 0
         os.close(self.descriptor)
+        if is_empty and self.expected.bytes:
+            self.path.unlink()
 
     @property
     def bytes(self) -> int:

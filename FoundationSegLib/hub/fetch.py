@@ -87,7 +87,7 @@ def require_fetchable(card: ModelCard, *, accept_license: bool = False, store: S
         CheckpointError: a licence has to be accepted first, or nothing here can fetch from such a source.
     """
     if must_accept(card) and not accept_license and not (store and is_accepted(store, card)):
-        remedy = f"run 'foundationseg models download {card.id} --accept-license'"
+        remedy = f"run 'foundationseg models download {card.id} --accept-license', or give that to 'models import'"
         terms = f"{card.license.name}, {card.license.url}" if card.license.url else card.license.name
         raise CheckpointError(f"{card.id} has a licence to accept ({terms}); {remedy}")
     if card.base and not (store and store.status(card) == "ready"):
@@ -98,7 +98,7 @@ def require_fetchable(card: ModelCard, *, accept_license: bool = False, store: S
 
 
 def download_checkpoint(store: Store, card: ModelCard, progress: Progress, *, accept_license: bool = False) -> None:
-    """Download what the store lacks of a checkpoint; one that is whole is left alone.
+    """Download what the store lacks of a checkpoint; one that is whole is left alone, if its makers' hashes are known.
 
     Of several processes that need the same one, the first downloads it and the others wait for it.
 
@@ -110,7 +110,7 @@ def download_checkpoint(store: Store, card: ModelCard, progress: Progress, *, ac
     with store.lock(card, progress):
         if must_accept(card):
             accept(store, card)
-        if store.status(card) != "ready":
+        if not store.is_certain(card):
             FETCHERS[card.source.kind](store, card, progress)
 
 

@@ -94,10 +94,14 @@ class Store:
             OSError: it cannot be written.
         """
         named = {f"{repository}@{revision}": commit for (repository, revision), commit in commits.items()}
-        folder = self.all_of(card)
+        folder, imported = self.all_of(card), self.model_folder(card)
         if (pins := record_files.read_pins(folder)) != pins | named:
             folder.mkdir(parents=True, exist_ok=True)
             record_files.write_json(folder / record_files.PINS, {"version": 1, "pins": pins | named})
+        if not pins:  # what an import recorded proves nothing; its files may be right
+            (imported / record_files.RECORD).unlink(missing_ok=True)
+        if imported.is_dir() and imported != (target := self.model_folder(card)) and not target.exists():
+            imported.rename(target)
 
     def model_folder(self, card: ModelCard) -> Path:
         """Folder of the files of a card's commit, whether they are there or not."""
@@ -124,8 +128,16 @@ class Store:
         records = self.records(card)
         if records is None:
             folder = self.model_folder(card)
-            return "partial" if folder.is_dir() and any(folder.iterdir()) else "absent"
+            return "partial" if any(path.is_file() for path in folder.rglob("*")) else "absent"
         return "ready" if all(self.is_unchanged(card, file, records) for file in card.source.files) else "damaged"
+
+    def has_hashes(self, card: ModelCard) -> bool:
+        """True where the hashes of a checkpoint are its makers': the card's, or those that the Hub gave."""
+        return bool(record_files.read_pins(self.all_of(card))) or all(file.sha256 for file in card.source.files)
+
+    def is_certain(self, card: ModelCard) -> bool:
+        """True for a checkpoint that is here and its makers'; one that was imported without a hash may be any file."""
+        return self.status(card) == "ready" and self.has_hashes(card)
 
     def bytes_here(self, card: ModelCard) -> int:
         """Length in bytes of all that the store has of a card's commit, partial files included."""

@@ -208,6 +208,14 @@ def test_what_lies_outside_of_the_image_needs_no_download(booth, monkeypatch, tm
     booth.assert_refused(2)
 
 
+def test_an_image_of_another_domain_needs_no_download(booth, monkeypatch, tmp_path):
+    with (booth.cards / "reader.toml").open("a", encoding="utf-8") as card:
+        card.write('\n[domain]\nmodalities = ["OP"]\n')
+    monkeypatch.setenv(STORE_VARIABLE, str(tmp_path / "empty"))
+    run(booth, "--download")
+    booth.assert_refused(2, "not of the domain", "Hounsfield units")
+
+
 def test_an_empty_segment_is_refused(booth):
     labels = np.zeros(SHAPE, np.uint8)
     labels[BLOCKS["Left"]] = 1

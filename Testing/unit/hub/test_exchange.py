@@ -13,6 +13,7 @@ from huggingface_hub import hf_hub_download
 
 from FoundationSegLib.errors import Cancelled, CheckpointError, OutputError
 from FoundationSegLib.hub.exchange import export_checkpoint, import_checkpoint
+from FoundationSegLib.hub.fetch import download_checkpoint
 from FoundationSegLib.hub.store import Store
 from FoundationSegLib.progress import Progress
 from Testing.unit.fakes import WEIGHTS, fake_card, fill_store
@@ -63,6 +64,34 @@ def test_wrong_bytes_do_not_come_in(store, tmp_path, content):
     (tmp_path / "fake.pth").write_bytes(content)
     require_refused(store, tmp_path, "its length or hash is wrong")
     assert store.status(CARD) == "absent"
+
+
+def put(folder, *contents):
+    """Write the files of the card on the Hub with these contents."""
+    for path, content in zip(FILES, contents, strict=True):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(content)
+    return folder
+
+
+def test_an_import_that_no_hash_proves_gives_way_to_another_and_to_the_hub(hub, commit, store, tmp_path):
+    right, wrong = FILES.values(), [content[::-1] for content in FILES.values()]
+    for contents in (wrong, right, wrong):
+        import_checkpoint(store, hub_card(), put(tmp_path / "folder", *contents), Progress())
+        assert [*content_of(store, hub_card()).values()] == [*contents]
+    download_checkpoint(store, hub_card(), Progress())
+    require_whole(store, hub_card())
+    import_checkpoint(store, hub_card(), put(tmp_path / "folder", *wrong), Progress())
+    require_whole(store, hub_card())
+
+
+@pytest.mark.parametrize("length", [0, 3])
+def test_a_file_far_below_its_estimated_length_does_not_come_in(store, tmp_path, length):
+    put(tmp_path / "folder", *(content[:length] for content in FILES.values()))
+    card = hub_card(sizes=length > 0, unverified=("source.files",))
+    with pytest.raises(CheckpointError, match="its length or hash is wrong"):
+        import_checkpoint(store, card, tmp_path / "folder", Progress())
+    assert store.status(card) == "absent"
 
 
 def test_an_archive_whose_own_record_disagrees_is_refused(hub, commit, store, tmp_path):
@@ -174,7 +203,7 @@ def test_a_cancelled_import_leaves_nothing(store, tmp_path):
 def test_terms_hold_for_imports_too(store, tmp_path):
     card = fake_card(license={"name": "Terms", "commercial_use": "no", "must_accept": True})
     (tmp_path / "fake.pth").write_bytes(WEIGHTS)
-    with pytest.raises(CheckpointError, match="licence to accept"):
+    with pytest.raises(CheckpointError, match=r"licence to accept.*models import"):
         import_checkpoint(store, card, tmp_path, Progress())
     import_checkpoint(store, card, tmp_path, Progress(), accept_license=True)
     assert store.status(card) == "ready"
