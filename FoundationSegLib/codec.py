@@ -15,6 +15,7 @@ and texts, and in messages ``bytes`` and numpy's arrays. numpy is imported when 
 
 import itertools
 import math
+import reprlib
 import typing
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -40,18 +41,31 @@ def frozen(kind: Any = None, *, eq: bool = True) -> Any:
     That takes 0.3 to 0.4 ms a class, and most of those that Slicer imports are for a rare command. A field that is no
     argument (``init=False``) is set by ``__post_init__``.
     """
-    if kind is None:
-        return partial(frozen, eq=eq)
+    return partial(_make_record, eq=eq) if kind is None else _make_record(kind, eq=eq)
+
+
+@typing.dataclass_transform(field_specifiers=(field,))
+def mutable(kind: Any = None, *, eq: bool = True) -> Any:
+    """Make a class a ``dataclass(slots=True)`` as :func:`frozen` does it for one that is frozen."""
+    return partial(_make_record, eq=eq, is_frozen=False) if kind is None else _make_record(kind, eq, is_frozen=False)
+
+
+def _make_record(kind: Any, eq: bool, *, is_frozen: bool = True) -> Any:
     record = dataclass(init=False, repr=False, eq=False, slots=True)(kind)
-    names = [name for name in ("__init__", "__eq__", "__hash__")[: 3 if eq else 1] if vars(kind).get(name) is None]
+    methods = ("__init__", "__eq__", "__hash__")[: 1 if not eq else 3 if is_frozen else 2]
+    names = [name for name in methods if vars(kind).get(name) is None]
 
     def waiting(name: str) -> Any:
         return lambda self, *arguments, **named: _compile(record, names)[name](self, *arguments, **named)
 
     for name in names:
         setattr(record, name, waiting(name))
-    record.__repr__, record.__setstate__ = vars(kind).get("__repr__", _representation), _restore
-    record.__setattr__ = record.__delattr__ = _refuse
+    record.__repr__ = vars(kind).get("__repr__", _representation)
+    if is_frozen:
+        record.__setattr__ = record.__delattr__ = _refuse
+        record.__setstate__ = _restore
+    elif eq:
+        record.__hash__ = None
     return record
 
 
@@ -81,6 +95,7 @@ def __hash__(self): return hash(({values}))
     return scope
 
 
+@reprlib.recursive_repr()
 def _representation(self: Any) -> str:
     shown = ", ".join(f"{item.name}={getattr(self, item.name)!r}" for item in fields(self) if item.repr)
     return f"{type(self).__qualname__}({shown})"
@@ -243,7 +258,7 @@ def _members(kind: Any) -> tuple[list[Any], list[Any]]:
     return [m for m in members if is_dataclass(m)], [m for m in members if not is_dataclass(m)]
 
 
-@dataclass(slots=True)
+@mutable
 class _Writer:
     form: Format
     parts: list[memoryview] = field(default_factory=list)
@@ -303,7 +318,7 @@ class _Writer:
         return {"dtype": together.dtype.str, "shape": list(array.shape)}
 
 
-@dataclass(slots=True)
+@mutable
 class _Reader:
     form: Format
     payload: memoryview = field(default_factory=lambda: memoryview(b""))

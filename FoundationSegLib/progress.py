@@ -3,10 +3,10 @@
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
-from .codec import frozen
+from .codec import frozen, mutable
 from .errors import Cancelled, InputError
 
 
@@ -26,7 +26,7 @@ class ProgressReport:
     item_total: int = 0
 
 
-@dataclass(slots=True)
+@mutable
 class CancelToken:
     """A flag that one thread sets and the computing thread looks at between steps."""
 
@@ -74,7 +74,7 @@ class Progress:
             raise Cancelled("stopped on request; nothing was changed")
 
 
-@dataclass(slots=True)
+@mutable
 class TimeLeft:
     """Estimate of the time until a task ends: from its reports, and from how long its stages took before.
 

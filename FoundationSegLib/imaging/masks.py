@@ -5,13 +5,13 @@ import hashlib
 import math
 import zlib
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..codec import frozen
+from ..codec import frozen, mutable
 from ..errors import GeometryError, InputError
 from .geometry import EMPTY_BOX, Axis, Box, Shape, array_axis, as_shape, bounding_box
 
@@ -325,7 +325,7 @@ class _Compressed(dict[str, tuple[Box, bytes]]):
         raise InputError(f"the mask {key} is missing: the steps came without their masks")
 
 
-@dataclass(slots=True)
+@mutable
 class MaskTable:
     """Masks that steps name by their keys, compressed.
 

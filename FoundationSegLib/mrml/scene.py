@@ -5,7 +5,7 @@ import tempfile
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 from weakref import WeakMethod
@@ -13,7 +13,7 @@ from weakref import WeakMethod
 import slicer
 import vtk
 
-from ..codec import frozen
+from ..codec import frozen, mutable
 from ..errors import InputError, counted
 from ..folders import archive_errors, require_utf8
 from ..progress import bytes_text
@@ -124,7 +124,7 @@ def _unpack(bundle: Path, folder: Path) -> Path:
     return file
 
 
-@dataclass(slots=True, eq=False)
+@mutable(eq=False)
 class Observers:
     """Calls methods when VTK objects report events.
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from operator import attrgetter
 from typing import Any
 from urllib.parse import quote, unquote
@@ -13,7 +13,7 @@ import slicer
 import vtk
 from numpy.typing import NDArray
 
-from ..codec import frozen
+from ..codec import frozen, mutable
 from ..errors import FoundationSegError, GeometryError, InputError, PromptError
 from ..imaging.geometry import Box, Geometry
 from ..imaging.masks import MaskTable
@@ -278,7 +278,7 @@ def _prompt_text(kept: KeptPrompt) -> tuple[str, dict[str, str]]:
     return to_text(entry), {key: to_text(mask) for key, mask in voxels.items()} if voxels else {}
 
 
-@dataclass(slots=True)
+@mutable
 class RecordTags:
     """Reads and writes the records of one segment; what did not change since the last time is not worked out again.
 

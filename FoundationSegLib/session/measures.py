@@ -4,13 +4,13 @@ import csv
 import io
 import json
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..catalog.model_cards import ModelCard
-from ..codec import frozen
+from ..codec import frozen, mutable
 from ..errors import InputError
 from ..imaging.geometry import Geometry
 from ..imaging.masks import PackedMask
@@ -68,7 +68,7 @@ class SegmentMeasures:
     slice_number: int | None = None
 
 
-@dataclass(slots=True)
+@mutable
 class MeasuresTable:
     """Measures of the segments of one session at a time, each taken anew once its voxels may have changed.
 

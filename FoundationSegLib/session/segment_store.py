@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Hashable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from enum import StrEnum
 from operator import attrgetter
 from typing import Any, Literal, Protocol
@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..codec import frozen
+from ..codec import frozen, mutable
 from ..errors import FoundationSegError, InputError
 from ..imaging.geometry import Box, Geometry, bounding_box
 from ..imaging.masks import EMPTY_MASK, Edit, MaskTable, PackedMask, SegmentChange, change_between, cut_out, pack_mask
@@ -279,7 +279,7 @@ class ImageChanged:
 Outcome = SegmentEdited | Confirmation | Refused | ImageChanged
 
 
-@dataclass(slots=True)
+@mutable
 class Options:
     """Settings of a session; may be changed at any time, for what comes after.
 
@@ -319,7 +319,7 @@ class UserOptions:
         return self.kind.strip() or "Segment"
 
 
-@dataclass(slots=True)
+@mutable
 class _Segment:
     name: str
     voxels: NDArray[np.bool_]
@@ -336,7 +336,7 @@ class _Segments(dict[str, _Segment]):
         raise InputError(f"there is no segment with the id '{segment_id}': choose another one")
 
 
-@dataclass(slots=True)
+@mutable
 class ArrayStore:
     """Segments of one volume as (K, J, I) boolean arrays, for scripts over files (:class:`SegmentStore`).
 

@@ -3,13 +3,13 @@
 import json
 import zlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from itertools import repeat
 from typing import Generic, TypeVar
 
 import numpy as np
 
-from ..codec import to_document
+from ..codec import mutable, to_document
 from ..imaging.geometry import EMPTY_BOX, Box
 from ..imaging.masks import (
     EMPTY_MASK,
@@ -32,7 +32,7 @@ ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 
-@dataclass(slots=True)
+@mutable
 class Memo(Generic[ItemT, ResultT]):
     """Works out something for each item of a list, but not again for objects that were in the list before.
 
@@ -56,7 +56,7 @@ class Memo(Generic[ItemT, ResultT]):
 _UNFOLDED_BYTES = 32 * 2**20  # of changes that wait until somebody asks for the whole mask
 
 
-@dataclass(slots=True)
+@mutable
 class TrackedSegment:
     """A segment that the session met: its state, and its voxels as they were last seen.
 
@@ -182,7 +182,7 @@ _LEVEL = 1
 _FOREIGN_STATES = 10  # so many does the Segment Editor keep
 
 
-@dataclass(slots=True, eq=False)
+@mutable(eq=False)
 class UndoEntry:
     """One edit of the user: what it did, and the state of every segment it touched, before and after.
 
@@ -238,7 +238,7 @@ def _decompressed(gained_box: Box, gained: bytes, lost_box: Box, lost: bytes) ->
     return SegmentChange(PackedMask(gained_box, zlib.decompress(gained)), PackedMask(lost_box, zlib.decompress(lost)))
 
 
-@dataclass(slots=True)
+@mutable
 class UndoStack:
     """Edits that can be undone and redone.
 

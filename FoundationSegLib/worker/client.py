@@ -6,9 +6,10 @@ A timer calls the poller while something is under way, and it finds the end of t
 import contextlib
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..codec import mutable
 from ..errors import Cancelled, FoundationSegError, InputError
 from ..imaging.volume import Volume
 from ..progress import CancelToken, Progress, ProgressReport
@@ -120,7 +121,7 @@ class InferenceEngine(Protocol):
 _IN_LINE = {f"{task.capitalize()}Request": task for task in ENGINE_TASKS}
 
 
-@dataclass(slots=True)
+@mutable
 class InlineClient:
     """A client whose work is done inside :meth:`submit`, in the caller's own process and thread.
 
@@ -284,7 +285,7 @@ def finish(session: AskingSession, client: Client) -> None:
         raise
 
 
-@dataclass(slots=True)
+@mutable
 class Poller:
     """Takes events from a client to a function that applies them, at each tick of a timer::
 

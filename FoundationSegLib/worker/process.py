@@ -21,11 +21,11 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import IO, Any
 
-from ..codec import frozen, to_document
+from ..codec import frozen, mutable, to_document
 from ..folders import user_folder
 from ..requests.maintenance import WorkerSettings
 from .protocol import FrameError, FrameReader, Message, encode_frame
@@ -171,7 +171,7 @@ class LinkLost(Exception):
         self.has_started = has_started
 
 
-@dataclass(slots=True)
+@mutable
 class Link:
     """A worker that was started. Made by :meth:`start`; ended by :meth:`end`.
 

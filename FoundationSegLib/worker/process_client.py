@@ -3,9 +3,10 @@
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from ..codec import mutable
 from ..errors import Cancelled, FoundationSegError, GeometryError, InferenceError, InputError, VolumeMissingError
 from ..imaging.geometry import Box, array_axis
 from ..imaging.volume import Volume, require_image
@@ -22,7 +23,7 @@ _SIGKILL = 9
 _REAP_S = 0.2  # a launcher passes on the exit code of the worker, if it is let
 
 
-@dataclass(slots=True)
+@mutable
 class _Work:
     """The request that is under way.
 
@@ -56,7 +57,7 @@ class _Work:
         return protocol.volume_keys_of(self.request)
 
 
-@dataclass(slots=True)
+@mutable
 class ProcessClient:
     """A :class:`~.client.Client` with one worker process, which starts when it is first needed.
 

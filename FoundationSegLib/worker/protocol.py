@@ -23,12 +23,12 @@ import json
 import socket
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from .. import errors
-from ..codec import frozen, pack, room_for, unpack
+from ..codec import frozen, mutable, pack, room_for, unpack
 from ..errors import FoundationSegError, InferenceError, PromptError
 from ..installation.inspection import PythonReport
 from ..installation.packages import PackagePlan
@@ -82,7 +82,7 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} is not for a header")
 
 
-@dataclass(slots=True)
+@mutable
 class FrameReader:
     """Puts frames together from whatever arrives.
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from FoundationSegLib.catalog.label_sets import label_set_of, read_label_sets
 from FoundationSegLib.catalog.resource_files import resource_folder
-from FoundationSegLib.codec import Format, from_document, frozen, pack, to_document, unpack
+from FoundationSegLib.codec import Format, from_document, frozen, mutable, pack, to_document, unpack
 from FoundationSegLib.errors import DocumentError, FoundationSegError, GeometryError
 from FoundationSegLib.imaging.geometry import Box, Geometry
 from FoundationSegLib.imaging.masks import EMPTY_MASK, PackedMask, pack_mask
@@ -205,6 +205,7 @@ def outcome(action: Callable[[Any], Any], kind: Any) -> Any:
 
 
 @pytest.mark.parametrize("eq", [True, False])
+@pytest.mark.parametrize("decorate", [frozen, mutable])
 @pytest.mark.parametrize(
     "action",
     [
@@ -223,11 +224,12 @@ def outcome(action: Callable[[Any], Any], kind: Any) -> Any:
         lambda kind: (copy.copy(kind(2.0, note="a")).note, copy.deepcopy(kind(2.0, "cm", [1]))),
         lambda kind: [item.name for item in fields(kind)],
         lambda kind: hasattr(kind(2.0), "__dict__"),
+        lambda kind: (amount := kind(2.0)).parts.append(amount) or amount,
     ],
 )
-def test_a_value_is_as_a_frozen_dataclass(action, eq):
+def test_a_record_is_as_a_dataclass(action, decorate, eq):
     """Twice: its methods are compiled at the first call."""
-    ours, usual = made(frozen(eq=eq)), made(dataclass(frozen=True, slots=True, eq=eq))
+    ours, usual = made(decorate(eq=eq)), made(dataclass(frozen=decorate is frozen, slots=True, eq=eq))
     expected = [outcome(action, usual) for _ in range(2)]
     assert [outcome(action, ours) for _ in range(2)] == expected
 
