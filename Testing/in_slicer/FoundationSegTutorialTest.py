@@ -107,6 +107,7 @@ class FoundationSegTutorialTest(ScriptedLoadableModuleTest):
         slicer.util.selectModule("Data")
         slicer.mrmlScene.Clear()
         self.window, self.style = slicer.util.mainWindow(), (qt.QApplication.font(), qt.QApplication.palette())
+        qt.QApplication.setActiveWindow(self.window)  # without a window manager, no widget would have the focus
         slicer.app.layoutManager().setLayout(FOUR_UP)
         self.widget = slicer.util.getModuleWidget("FoundationSeg")
         self.widget.cleanup()
