@@ -194,6 +194,8 @@ class Monkey:
         if self.random.random() < 0.3:
             node.GetSegmentation().RemoveSegment(key)
             return
+        if node.GetParentTransformNode() and not read_segment(node.GetSegmentation().GetSegment(key), GRID).any():
+            return  # Slicer cannot read an empty segment through a transform
         voxels = slicer.util.arrayFromSegmentBinaryLabelmap(node, key, self.at.wanted.volume)
         if voxels is not None and voxels.shape == GRID.shape_kji:  # not turned by a transform that was hardened
             i, j, k = self.place()
