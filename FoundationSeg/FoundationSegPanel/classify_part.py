@@ -110,7 +110,7 @@ class ClassifyPart(Part):
         if ui.tabs.currentIndex != _TAB:
             return  # the tab behind the other one is shown when it comes to the front
         for name, box in self._boxes.items():
-            box.show(getattr(parameters, name))
+            box.show(self._part() if name == "subject" else getattr(parameters, name))
         card_id, chosen = self._card_id(), self._label_set_id()
         is_learned = chosen.startswith(PREFIX)
         has_choice = is_learned or not self._trained_labels(card_id)
@@ -131,7 +131,7 @@ class ClassifyPart(Part):
             ui.ownLabelsEdit.setPlainText(parameters.ownLabels)
         for widget in self._range:
             widget.setVisible(parameters.subject == "range")
-        ui.aggregationBox.setEnabled(parameters.subject != "slice" and not is_learned)
+        ui.aggregationBox.setEnabled(self._part() != "slice" and not is_learned)
         self._show_priors()
         self._reason = self._obstacle(card_id)
         self._show_subject()
@@ -171,7 +171,7 @@ class ClassifyPart(Part):
             for node in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
                 self._views.add(node, vtk.vtkCommand.ModifiedEvent, self._view_changed)
         texts = [parameters.volume.GetName()] if parameters.volume is not None else [_("none")]
-        if parameters.volume is not None and parameters.subject == "slice":
+        if parameters.volume is not None and self._part() == "slice":
             try:
                 subject = slice_in_view(parameters.volume)
                 texts.append(slice_text(parameters.volume, subject.axis, subject.start or 0))
@@ -255,6 +255,11 @@ class ClassifyPart(Part):
             self._prior = None
             self._show_answer(self._answer)
 
+    def _part(self) -> str:
+        """Return the kind of part that is asked about: a model of whole volumes sees no slice by itself."""
+        chosen, card_id = self._parameters.subject, self._card_id()
+        return "volume" if chosen == "slice" and card_id and self._card(card_id).sees_volumes else chosen
+
     def _subject(self) -> Subject:
         """Return the part of the image that is to be classified.
 
@@ -262,7 +267,7 @@ class ClassifyPart(Part):
             InputError: there is no such part.
         """
         parameters = self._parameters
-        if parameters.subject == "slice":
+        if self._part() == "slice":
             return slice_in_view(parameters.volume)
         if parameters.subject == "range":
             first, last = sorted((parameters.classifyFrom, parameters.classifyTo))
@@ -286,13 +291,13 @@ class ClassifyPart(Part):
         head, labels, subject = self._head(), self._label_sets.get(self._label_set_id()), self._subject()
         if head is not None:
             labels = head.label_set()
-            if parameters.subject == "slice" and subject.axis != head.axis:
+            if self._part() == "slice" and subject.axis != head.axis:
                 raise InputError(_("These labels were learned on other slices: show the image along them."))
             subject = replace(subject, axis=head.axis)
         elif labels is None:
             labels = label_set_of([line for line in parameters.ownLabels.splitlines() if line.strip()])
         has_more = geometry_from_node(parameters.volume).shape_kji[0] > 1
-        if evidence is None and self._prior_node is not None and parameters.subject != "volume" and has_more:
+        if evidence is None and self._prior_node is not None and self._part() != "volume" and has_more:
             raise InputError(_("A prior is compared as a whole: choose 'The whole image', or no prior."))
         volume = self._controller.send_image()
         self._say("")

@@ -433,7 +433,8 @@ def _verify(options: argparse.Namespace) -> None:
     store = _store()
     cards = [card for card in _cards(options, options.model) if options.model or store.status(card) != "absent"]
     results = [{"id": card.id, "problem": _problem(store, card), "status": store.status(card)} for card in cards]
-    lines = [f"{result['id']}: {result['problem'] or 'every file has the right hash'}" for result in results]
+    right = {True: "every file has the right hash", False: "every file is as imported; its makers' hashes are unknown"}
+    lines = [f"{r['id']}: {r['problem'] or right[store.has_hashes(c)]}" for r, c in zip(results, cards, strict=True)]
     print_result(results, lines, as_json=options.json)
     problems = [result["problem"] for result in results if result["problem"]]
     if problems:

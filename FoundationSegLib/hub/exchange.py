@@ -224,6 +224,7 @@ def _open_members(path: Path, limit: int) -> Iterator[Mapping[str, OpenMember]]:
             with tarfile.open(path) as archive:
                 yield dict(_archive_members(_tar_members(archive), limit))
         else:
+            path.stat()
             raise CheckpointError(f"{path.name} is neither a folder nor a .zip, .whl, .tar or .tar.gz file")
 
 

@@ -19,8 +19,8 @@ GRID = Geometry([[-2.0, 0, 0, 30], [0, -2.0, 0, 40], [0, 0, 4.0, -10], [0, 0, 0,
 class PanelDesk:
     """The opened panel, its image, and what a user does with both."""
 
-    def __init__(self, desk, monkeypatch):
-        self.desk, self.client = desk, FakeWorkerClient()
+    def __init__(self, desk, monkeypatch, client=None):
+        self.desk, self.client = desk, client or FakeWorkerClient()
         monkeypatch.syspath_prepend(str(MODULE.parent))
         from FoundationSegPanel import model_installer
 

@@ -4,18 +4,27 @@ import numpy as np
 import pytest
 import slicer
 
+from FoundationSegLib.catalog.catalogue import card_folder, read_catalogue
 from FoundationSegLib.catalog.label_sets import label_set_of
+from FoundationSegLib.engine.engine import Engine
 from FoundationSegLib.errors import DomainError, PackageError
+from FoundationSegLib.hub.store import Store
+from FoundationSegLib.io.images import read_volume
 from FoundationSegLib.monitoring import MONITORING_VARIABLE, read_counts
+from FoundationSegLib.mrml.volumes import add_volume_node
 from FoundationSegLib.progress import ProgressReport
 from FoundationSegLib.requests.classification_answer import OUTSIDE, RESEARCH_USE
 from FoundationSegLib.requests.domain import DomainCheck
 from FoundationSegLib.requests.heads import HEADS_VARIABLE, head_names, write_head
 from FoundationSegLib.requests.segmentation import CheckpointRecord
+from FoundationSegLib.worker.client import InlineClient
 from FoundationSegLib.worker.protocol import Answered, Failed, Progressed
 from Testing.gui.model_rig import TaskClient, cells
+from Testing.gui.panel_desk import PanelDesk
 from Testing.slicer_standin.dialogs import choose_file, press
 from Testing.slicer_standin.proxy import unwrap
+from Testing.unit.engine.test_whole_volumes import ByBrightness
+from Testing.unit.fakes import fill_store
 from Testing.unit.reader_model import WIDTH, make_head
 
 
@@ -186,6 +195,45 @@ def test_an_image_of_another_kind_is_scored_at_the_users_wish_alone_and_marked(t
     assert not tab.client.asked[-1].any_domain, "the wish is for one question"
 
 
+@pytest.fixture
+def of_volumes(desk, monkeypatch, tmp_path):
+    """The tab with an engine behind it, and COLIPRI's card with a model made of rules."""
+    card = read_catalogue(card_folder())["colipri"]
+    fill_store(tmp_path / "store", card)
+    engine = Engine({card.id: card}, Store(tmp_path / "store"), "cpu", load_model=lambda *_: ByBrightness())
+    panel = PanelDesk(desk, monkeypatch, InlineClient(engine))
+    panel.ui.tabs.setCurrentIndex(1)
+    panel.desk.choose(panel.ui.classifyModelBox, "COLIPRI")
+    panel.desk.choose(panel.ui.labelSetBox, "Own labels")
+    panel.ui.ownLabelsEdit.setPlainText("Nodule\nEffusion\n")
+    panel.let_pass()
+    return panel
+
+
+def test_a_model_of_volumes_is_asked_about_the_whole_image_and_answers_all_the_way(of_volumes, shared_data):
+    tab, ui = of_volumes, of_volumes.ui
+    for name in ("TotalSegmentator/example_ct.nii.gz", "pyradiomics/lung1_crop_image.nrrd"):
+        volume = read_volume(shared_data(name))
+        tab.wanted.volume = add_volume_node(tab.desk.scene, volume)
+        tab.desk.show_volume(tab.wanted.volume)
+        tab.panel.follow()
+        assert ui.subjectBox.currentText == "The whole image" and tab.wanted.subject == "slice"
+        ask(tab)
+        is_chest = name.startswith("pyradiomics")
+        assert ui.anyDomainButton.visible != is_chest and ui.scoresTable.visible == is_chest
+        assert is_chest or "seems to show the abdomen" in ui.classifyMessageLabel.text, "told before any score"
+    assert column(tab, 0) == ["1", "2"] and set(column(tab, 1)) == {"Nodule", "Effusion"}
+    assert ui.scoresTable.isColumnHidden(2) and "Not calibrated" in ui.verdictLabel.text
+    assert not ui.chartLabel.visible, "it sees no slice by itself"
+    ask(tab, ui.whereButton)
+    (overlay,) = (node for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if "evid" in node.GetName())
+    values = slicer.util.arrayFromVolume(overlay)
+    assert values.dtype == np.float32 and values.shape == volume.array_kji.shape
+    assert 0.1 < overlay.GetDisplayNode().GetWindow() <= np.ptp(values), "the range is that of the map"
+    tab.desk.choose(ui.classifyModelBox, "BiomedCLIP")
+    assert ui.subjectBox.currentText == "The slice in view"
+
+
 def test_a_model_of_certain_labels_offers_no_others(tab):
     own = tab.wanted.labelSet
     tab.desk.choose(tab.ui.classifyModelBox, "TorchXRayVision DenseNet-121")
@@ -210,7 +258,7 @@ def test_of_many_labels_the_best_are_shown_and_all_are_exported(tab, tmp_path):
     unwrap(tab.ui.scoresTable.horizontalHeader()).sectionClicked.emit(1)
     assert column(tab, 1) == sorted(column(tab, 1), key=str.casefold)
     tab.desk.click(tab.ui.keepButton)
-    assert slicer.util.getNodesByClass("vtkMRMLTableNode")[-1].GetNumberOfRows() == 100
+    assert slicer.util.getNodesByClass("vtkMRMLTableNode")[0].GetNumberOfRows() == 100
     tab.desk.answer_dialogs(choose_file(tmp_path / "scores.csv"))
     tab.desk.click(tab.ui.exportScoresButton)
     assert len((tmp_path / "scores.csv").read_text(encoding="utf-8").splitlines()) == 1693
