@@ -15,14 +15,13 @@ and texts, and in messages ``bytes`` and numpy's arrays. numpy is imported when 
 
 import itertools
 import math
-import reprlib
 import typing
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import MISSING, FrozenInstanceError, dataclass, field, fields, is_dataclass
+from copy import copy
+from dataclasses import MISSING, FrozenInstanceError, dataclass, field, fields, is_dataclass, make_dataclass
 from enum import Enum
 from functools import cache, partial
-from operator import attrgetter
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, NamedTuple, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -52,53 +51,33 @@ def mutable(kind: Any = None, *, eq: bool = True) -> Any:
 
 def _make_record(kind: Any, eq: bool, *, is_frozen: bool = True) -> Any:
     record = dataclass(init=False, repr=False, eq=False, slots=True)(kind)
-    methods = ("__init__", "__eq__", "__hash__")[: 1 if not eq else 3 if is_frozen else 2]
+    methods = ("__init__", "__repr__", *(("__eq__", "__hash__") if eq else ()))
     names = [name for name in methods if vars(kind).get(name) is None]
+    if eq and not is_frozen:
+        names.remove("__hash__")
+        record.__hash__ = None
 
     def waiting(name: str) -> Any:
-        return lambda self, *arguments, **named: _compile(record, names)[name](self, *arguments, **named)
+        return lambda self, *arguments, **named: _complete(record, names, eq, is_frozen)[name](
+            self, *arguments, **named
+        )
 
     for name in names:
         setattr(record, name, waiting(name))
-    record.__repr__ = vars(kind).get("__repr__", _representation)
     if is_frozen:
         record.__setattr__ = record.__delattr__ = _refuse
         record.__setstate__ = _restore
-    elif eq:
-        record.__hash__ = None
     return record
 
 
-def _compile(record: Any, names: Sequence[str]) -> dict[str, Any]:
-    """Give a class its methods, which make an instance, compare it and hash it by the class's fields."""
-    scope: dict[str, Any] = {"_set": object.__setattr__, "_absent": MISSING, "__name__": record.__module__}
-    arguments, lines = ["self"], ["pass"]
-    for item in filter(attrgetter("init"), fields(record)):
-        name, factory = item.name, item.default_factory
-        scope |= {f"_{name}_default": item.default, f"_{name}_factory": factory}
-        arguments.append(name if item.default is factory else f"{name}=_{name}_default")  # both are MISSING
-        value = name if factory is MISSING else f"_{name}_factory() if {name} is _absent else {name}"
-        lines.append(f"_set(self, {name!r}, {value})")
-    if hasattr(record, "__post_init__"):
-        lines.append("self.__post_init__()")
-    values = "".join(f"self.{item.name}, " for item in fields(record) if item.compare)
-    others = values.replace("self.", "other.")
-    text = f"""
-def __init__({", ".join(arguments)}): {"; ".join(lines)}
-def __eq__(self, other): return ({values}) == ({others}) if other.__class__ is self.__class__ else NotImplemented
-def __hash__(self): return hash(({values}))
-"""
-    exec(text, scope)
+def _complete(record: Any, names: Sequence[str], eq: bool, is_frozen: bool) -> Mapping[str, Any]:
+    """Give a class the methods of a dataclass of the same fields."""
+    items = [(item.name, item.type, copy(item)) for item in fields(record)]
+    namespace = {name: getattr(record, name) for name in ("__doc__", "__post_init__") if hasattr(record, name)}
+    twin = make_dataclass(record.__qualname__, items, namespace=namespace, eq=eq, frozen=is_frozen)
     for name in names:
-        scope[name].__qualname__ = f"{record.__qualname__}.{name}"
-        setattr(record, name, scope[name])
-    return scope
-
-
-@reprlib.recursive_repr()
-def _representation(self: Any) -> str:
-    shown = ", ".join(f"{item.name}={getattr(self, item.name)!r}" for item in fields(self) if item.repr)
-    return f"{type(self).__qualname__}({shown})"
+        setattr(record, name, getattr(twin, name))
+    return vars(twin)
 
 
 def _refuse(self: Any, name: str, value: Any = None) -> NoReturn:
