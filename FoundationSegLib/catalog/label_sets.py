@@ -1,6 +1,8 @@
 """Lists of names: classes of models, labels to classify with, templates of segments; shipped or the user's own."""
 
 import contextlib
+import csv
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -304,16 +306,49 @@ def user_label_set_folder() -> Path:
 def labels_of(card: ModelCard) -> LabelSet:
     """The labels that a model was trained to score, in the order of its outputs; see :attr:`.ModelCard.label_set`.
 
+    A set that does not come along is the user's own.
+
     Raises:
         InputError: the card names no set, or one that is not there.
     """
     _require(bool(card.label_set), f"{card.id}: label_set: the card names no set of labels")
-    return _read_trained_labels(resource_folder("LabelSets") / f"{card.label_set}.toml")
+    path = resource_folder("LabelSets") / f"{card.label_set}.toml"
+    path = path if path.exists() else user_label_set_folder() / path.name
+    remedy = f"import its authors' table, of which 'foundationseg models show {card.id}' tells"
+    _require(path.exists(), f"the label set {card.label_set} of {card.title} is not on this computer; {remedy}")
+    return _read_trained_labels(path, path.stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=8)
-def _read_trained_labels(path: Path) -> LabelSet:
+def _read_trained_labels(path: Path, _modified_ns: int) -> LabelSet:
     return read_label_set(path)
+
+
+def import_label_set(table: Path, set_id: str) -> Path:
+    """Keep a table of labels, such as authors publish for their model's outputs, as a set of the user's own.
+
+    The table is CSV in UTF-8: a heading, then a code and a name to a row, in the order of the outputs. The heading's
+    first word is the scheme of the codes. The set's source is the table's name and hash. Returns the set's file.
+
+    Raises:
+        InputError: the table cannot be read or is no such table, or the id is no name for a file.
+        OutputError: the set cannot be written; one that is there stays.
+    """
+    _require(is_safe_name(set_id), f"{set_id[:60]!r} is no name for a label set")
+    try:
+        with table.open("rb") as stream:
+            content = stream.read(_LARGEST_FILE + 1)
+        heading, *rows = [row for row in csv.reader(content.decode("utf-8-sig").splitlines()) if row]
+    except OSError as error:
+        raise InputError(f"{table.name} cannot be read: {error.strerror}") from error
+    except (ValueError, csv.Error) as error:
+        raise InputError(f"{table.name} is no table of labels: it is empty, or no CSV in UTF-8") from error
+    fits = len(content) <= _LARGEST_FILE and all(len(row) == 2 for row in (heading, *rows))
+    _require(fits, f"{table.name} is no table of labels: it needs a code and a name in each row, and less than 1 MB")
+    source = f"{table.name}, sha256 {hashlib.sha256(content).hexdigest()}"
+    labels = tuple(Label(name.strip(), code=TermCode(heading[0], code, name.strip())) for code, name in rows)
+    labels = LabelSet(set_id, set_id, "findings", labels, negative_templates=(f"no {SLOT}",), source=source)
+    return _write_own(user_label_set_folder() / f"{set_id}.toml", labels)
 
 
 def parse_label_set(document: Mapping[str, Any], origin: str = "label set") -> LabelSet:
@@ -451,11 +486,12 @@ def save_template(title: str, segments: tuple[TemplateSegment, ...]) -> Path:
     name = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:60]
     if not name:
         raise InputError("Give the template a title with letters or digits.")
-    try:
-        text = toml_text(SegmentTemplate(name, title, segments))
-    except CardError as error:
-        raise InputError(str(error)) from error
-    path = user_template_folder() / f"{name}.toml"
+    return _write_own(user_template_folder() / f"{name}.toml", SegmentTemplate(name, title, segments))
+
+
+def _write_own(path: Path, record: SegmentTemplate | LabelSet) -> Path:
+    with _as_input_errors():
+        text = toml_text(record)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -214,7 +214,7 @@ class ModelCard:
         learned_from: of an adapted model, its origin.
         domain: of a model to classify with that was trained on one kind of image, that kind.
         label_set: of a model that was trained to score certain labels, a file of ``Resources/LabelSets`` without its
-            ending; one whose ``prompts`` have no text scores no others.
+            ending, or a set of the user's own; one whose ``prompts`` have no text scores no others.
     """
 
     id: str

@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Any, get_args
 
 from ..catalog.catalogue import require_adapter
-from ..catalog.label_sets import Label, LabelSet, find_label_set, label_set_of, read_label_sets, user_label_set_folder
+from ..catalog.label_sets import (
+    Label,
+    LabelSet,
+    find_label_set,
+    import_label_set,
+    label_set_of,
+    read_label_sets,
+    user_label_set_folder,
+)
 from ..catalog.model_cards import ModelCard, find_card
 from ..errors import FoundationSegError, GeometryError, InputError, counted
 from ..folders import output_format
@@ -359,13 +367,19 @@ def write_picture(path: Path, volume: Volume, size: tuple[int, int]) -> None:
 def add_label_set_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `label-sets`."""
     parser.add_argument("id", metavar="ID", nargs="?", help="the set to show; all are listed without")
+    help_text = "keep a table as the set ID of your own: CSV with a heading, a code and a name to a row"
+    parser.add_argument("--import", dest="table", type=Path, metavar="CSV", help=help_text)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     parser.set_defaults(run=show_label_sets)
 
 
 def show_label_sets(options: argparse.Namespace) -> None:
-    """Print the sets, or one of them with every sentence that a model reads."""
+    """Print the sets, or one of them with every sentence that a model reads. A table is imported first."""
+    if options.table is not None:
+        if options.id is None:
+            raise InputError("give the ID that the table goes by: label-sets ID --import CSV")
+        say(f"written: {import_label_set(options.table, options.id)}")
     sets = read_label_sets()
     if options.id is not None:
         labels = find_label_set(sets, options.id)

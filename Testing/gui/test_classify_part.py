@@ -26,6 +26,7 @@ from Testing.slicer_standin.proxy import unwrap
 from Testing.unit.engine.test_whole_volumes import ByBrightness
 from Testing.unit.fakes import fill_store
 from Testing.unit.reader_model import WIDTH, make_head
+from Testing.unit.requests.classification_cases import import_phenotypes
 
 
 @pytest.fixture
@@ -247,11 +248,16 @@ def test_a_model_of_certain_labels_offers_no_others(tab):
     assert tab.wanted.labelSet == own and tab.ui.ownLabelsEdit.visible and tab.ui.labelSetBox.count > 9
 
 
-def test_of_many_labels_the_best_are_shown_and_all_are_exported(tab, tmp_path):
+@pytest.fixture
+def phenotypes(tmp_path, monkeypatch):
+    import_phenotypes(tmp_path, monkeypatch)
+
+
+def test_of_many_labels_the_best_are_shown_and_all_are_exported(phenotypes, tab, tmp_path):
     """Merlin reads words, and beside them scores the labels that it was trained on."""
     tab.desk.choose(tab.ui.classifyModelBox, "Merlin")
     assert tab.ui.ownLabelsEdit.visible
-    tab.desk.choose(tab.ui.labelSetBox, "Abdominal CT, Merlin's phenotypes")
+    tab.desk.choose(tab.ui.labelSetBox, "merlin-phenotypes")
     ask(tab)
     assert len(tab.client.asked[-1].labels.labels) == 1692
     assert column(tab, 0) == [str(n + 1) for n in range(100)] and "best 100 of 1692" in tab.ui.verdictLabel.text

@@ -22,7 +22,7 @@ from transformers import LongformerConfig, LongformerModel, RobertaTokenizer
 
 from ...catalog.label_sets import labels_of
 from ...catalog.model_cards import ModelCard
-from ...errors import CheckpointError
+from ...errors import CheckpointError, InputError
 from ...imaging.volume import Volume, towards_ras
 from ...progress import Progress
 from ...requests.scoring import Head, TrainedLabels
@@ -311,7 +311,7 @@ class Merlin:
         head: the scale of cosines in training.
         reader: turns texts into tokens.
         size: the voxels that are seen.
-        labels: the phenotypes, as a layer of the features; None where the card names none.
+        card: names the set of the phenotypes.
     """
 
     network: MerlinNetwork
@@ -319,8 +319,27 @@ class Merlin:
     head: Head
     reader: TextReader
     size: Size
-    labels: TrainedLabels | None
+    card: ModelCard
     precision: str = "float32"
+
+    @property
+    def labels(self) -> TrainedLabels | None:
+        """The phenotypes, by the sigmoid of their layer as the authors have it; None where their names are not here.
+
+        Raises:
+            CheckpointError: there are more or fewer names than outputs.
+        """
+        try:
+            labels = labels_of(self.card)
+        except InputError:
+            return None  # who asks for them is told why before
+        last = self.network.encode_image["i3_resnet"].classifier
+        count = len(last.bias)
+        if len(labels.names) != count:
+            names = f"the set {labels.id} names {len(labels.names)} labels, and the checkpoint scores {count}"
+            raise CheckpointError(f"{self.card.title}: {names}; import the right table")
+        layer = torch.cat([last.weight.flatten(1), last.bias[:, None]], dim=1).double().cpu().numpy()
+        return TrainedLabels(labels.names, layer, np.full(count, 0.5), _NOTE, labels.id)
 
     @property
     def nbytes(self) -> int:
@@ -362,8 +381,7 @@ def load(card: ModelCard, files: Mapping[str, Path], device: str, size: Size = S
     """Load the adapter with its files; ``size`` is what is seen, in voxels.
 
     Raises:
-        CardError, InputError: the card names labels that are not there.
-        CheckpointError: a file is missing or damaged, or does not hold Merlin's network, or scores other labels.
+        CheckpointError: a file is missing or damaged, or does not hold Merlin's network.
     """
     path = weights.required_file(card.source.files[0].name, files, card)
     state = weights.read_pickle(path, card)
@@ -373,16 +391,5 @@ def load(card: ModelCard, files: Mapping[str, Path], device: str, size: Size = S
     scale = float(network.logit_scale.exp())
     if not 0 < scale < float("inf"):
         raise weights.unusable(path.name, card)
-    reader, last = TextReader(tokenizer, _LONGEST_TEXT, is_padded=False), network.encode_image["i3_resnet"].classifier
-    return Merlin(network, device, Head(scale), reader, size, _phenotypes(card, last) if card.label_set else None)
-
-
-def _phenotypes(card: ModelCard, last: nn.Conv3d) -> TrainedLabels:
-    """Name the outputs of the last layer; each score is its sigmoid, as the authors give it."""
-    labels, count = labels_of(card), len(last.bias)
-    if len(labels.names) != count:
-        names = f"the set {labels.id} names {len(labels.names)} labels"
-        remedy = "download it again, or use a card without label_set, which is for words alone"
-        raise CheckpointError(f"{card.title}: {names}, and the checkpoint scores {count}; {remedy}")
-    layer = torch.cat([last.weight.flatten(1), last.bias[:, None]], dim=1).double().cpu().numpy()
-    return TrainedLabels(labels.names, layer, np.full(count, 0.5), _NOTE, labels.id)
+    reader = TextReader(tokenizer, _LONGEST_TEXT, is_padded=False)
+    return Merlin(network, device, Head(scale), reader, size, card)

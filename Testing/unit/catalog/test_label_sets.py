@@ -1,19 +1,21 @@
-import csv
 import hashlib
-import io
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from FoundationSegLib.catalog import label_sets
+from FoundationSegLib.catalog.catalogue import card_folder, read_catalogue
 from FoundationSegLib.catalog.label_sets import (
     MOST_LABELS,
     Label,
     LabelSet,
     find_label_set,
+    import_label_set,
     label_set_of,
+    labels_of,
     parse_label_set,
     read_label_set,
     read_label_sets,
@@ -121,7 +123,6 @@ def test_what_comes_along():
         "fundus-findings",
         "pathology-tissue",
         "torchxrayvision-findings",
-        "merlin-phenotypes",
     }
 
 
@@ -160,19 +161,37 @@ def test_codes_are_codes(labels):
     coded = [label.code for label in labels.labels if label.code]
     assert len(coded) * 2 >= len(labels.labels) or labels.id in ("endoscopy-views", "pathology-tissue")
     for code in coded:
-        forms = {"SCT": r"[1-9][0-9]{5,17}", "DCM": r"[A-Z]{2,8}", "phecode": r"\d+(\.\d+)?"}
+        forms = {"SCT": r"[1-9][0-9]{5,17}", "DCM": r"[A-Z]{2,8}"}
         assert code.meaning and re.fullmatch(forms[code.scheme], code.value), code
         assert code.scheme != "SCT" or verhoeff(code.value), code
 
 
-def test_phenotypes_are_the_rows_of_the_authors_table():
-    """Their `documentation/phenotypes.csv` is made from the set anew, to the last byte."""
-    text = io.StringIO()
-    rows = [(label.code.value, label.name) for label in SHIPPED["merlin-phenotypes"].labels]
-    csv.writer(text, lineterminator="\n").writerows([("phecode", "phecode_str"), *rows])
-    table = re.sub("^(1010.5),(.*)$", r'\1,"\2"', text.getvalue(), flags=re.MULTILINE)  # the one with needless quotes
-    digest = hashlib.sha256(table.encode()).hexdigest()
-    assert digest == "d85c7db81cce0163e5306310ec1eef245dfa30e5331fe81dbdb82ee77220a673" and len(rows) == 1692
+def test_a_table_of_authors_becomes_a_set_of_the_users_own(tmp_path, monkeypatch):
+    monkeypatch.setenv(label_sets.LABEL_SETS_VARIABLE, str(tmp_path / "sets"))
+    table, card = tmp_path / "outputs.csv", replace(read_catalogue(card_folder())["merlin"], label_set="outputs")
+    with pytest.raises(InputError, match="label set outputs of Merlin is not on this computer"):
+        labels_of(card)
+    for rows in ("phecode,name\n8,Infection\n", 'phecode,name\n8,Infection\n8.5,"Enteritis, bacterial"\n'):
+        table.write_text(rows, encoding="utf-8")
+        path = import_label_set(table, "outputs")
+        labels = labels_of(card)
+        assert labels == read_label_sets()["outputs"] and path.stem == "outputs"
+        assert len(labels.names) == rows.count("\n") - 1 and labels.labels[0].code.scheme == "phecode"
+        assert labels.source == f"outputs.csv, sha256 {hashlib.sha256(rows.encode()).hexdigest()}"
+    assert labels.names[1] == "Enteritis, bacterial"
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"a\nb\n", b"\xff\xfe", b"code,name\n", b"c,n\n1,x\n2,x\n", b"c,n\n" * 3 * 10**5]
+)
+def test_a_table_that_is_none_changes_nothing(content, tmp_path, monkeypatch):
+    monkeypatch.setenv(label_sets.LABEL_SETS_VARIABLE, str(tmp_path / "sets"))
+    (tmp_path / "outputs.csv").write_bytes(content)
+    with pytest.raises(InputError):
+        import_label_set(tmp_path / "outputs.csv", "outputs")
+    with pytest.raises(InputError, match="no name for a label set"):
+        import_label_set(tmp_path / "outputs.csv", "../outputs")
+    assert not (tmp_path / "sets").exists()
 
 
 def test_organs_have_concepts_and_a_segment_is_one_of_them():

@@ -26,6 +26,7 @@ from Testing.models.small_image_text import TEXTS
 from Testing.models.small_models import CATALOGUE, load_small, stock
 from Testing.models.small_volume_text import MERLIN_FILE, MERLIN_SIZE, merlin_shapes, write_merlin
 from Testing.models.stored_volumes import FILES, HEADERS, MATRICES, noise, under
+from Testing.unit.requests.classification_cases import import_phenotypes
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +109,8 @@ def reference(i3res, state):
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @torch.inference_mode()
 @pytest.mark.filterwarnings("ignore:torch.utils.checkpoint", "ignore:None of the inputs")  # of the package
-def test_vectors_of_images_are_those_of_the_authors(model, files):
+def test_vectors_of_images_are_those_of_the_authors(model, files, tmp_path, monkeypatch):
+    import_phenotypes(tmp_path, monkeypatch)
     package = pytest.importorskip("merlin.models", reason="merlin-vlm is absent: see CONTRIBUTING.md, 'Prove it'")
     network, volume = reference(package.i3res, torch.load(files[MERLIN_FILE])), noise("oblique", (60, 50, 70))
     mine = model.encode_volume(volume, Progress())
@@ -138,13 +140,14 @@ def test_parts_of_the_work_make_the_whole(model, most):
     assert (parts - expected).abs().max() < 1e-5 * expected.abs().max()
 
 
-def test_phenotypes_are_the_sigmoids_of_the_networks_own_layer(model, tmp_path):
+def test_phenotypes_are_the_sigmoids_of_the_networks_own_layer(model, tmp_path, monkeypatch):
     """Each by its name, beside the words of any other set; the map of one is the layer's own."""
     card, store = stock(CATALOGUE["merlin"], tmp_path)
+    import_phenotypes(tmp_path, monkeypatch)
     engine, volume, labels = Engine({card.id: card}, store, "cpu", load_model=load_small), planted(), labels_of(card)
     engine.add_volume(volume)
     request = ClassifyRequest(1, card.id, volume.key, labels, any_domain=True)
-    answer = engine.classify(replace(request, evidence=EvidenceWish("Ascites (non malignant)")), Progress())
+    answer = engine.classify(replace(request, evidence=EvidenceWish("Phenotype 7")), Progress())
     tower = model.network.encode_image["i3_resnet"]
     with torch.inference_mode():
         features = tower(merlin.prepare(volume, MERLIN_SIZE).voxels, Progress()).permute(3, 0, 1, 2)[None]
@@ -155,7 +158,7 @@ def test_phenotypes_are_the_sigmoids_of_the_networks_own_layer(model, tmp_path):
     assert answer.evidence[0].values.mean() == pytest.approx(float(logits[number]), abs=0.3)
     assert answer.rule == "trained" and not answer.wording and any("diagnosis codes" in note for note in answer.notes)
     assert answer.verdict_text.endswith(f" and {len(answer.verdict) - 10} more") and len(answer_lines(answer)) == 103
-    words = engine.classify(replace(request, labels=label_set_of(["Ascites (non malignant)", "air"])), Progress())
+    words = engine.classify(replace(request, labels=label_set_of(["Phenotype 7", "air"])), Progress())
     assert words.rule == "softmax" and words.wording
     for wrong in (
         replace(request, scoring=Scoring("pairs")),
@@ -235,7 +238,7 @@ def test_work_is_reported_and_stops(model):
         model.encode_texts(["liver"], Progress(token=token).check)
 
 
-def test_what_cannot_be_read_is_said(files, tmp_path):
+def test_what_cannot_be_read_is_said(files, tmp_path, monkeypatch):
     card, state, name = CATALOGUE["merlin"], torch.load(files[MERLIN_FILE]), MERLIN_FILE
     torch.save(state | {"encode_image.i3_resnet.conv1.weight": torch.zeros(4, 3, 3, 7, 6)}, tmp_path / "shape.pt")
     torch.save(state | {"logit_scale": torch.tensor(1e4)}, tmp_path / "scale.pt")
@@ -250,11 +253,11 @@ def test_what_cannot_be_read_is_said(files, tmp_path):
     layer = {key: value[:12] for key, value in state.items() if ".classifier." in key}
     torch.save(state | layer, tmp_path / "fewer.pt")
     fewer = right | {name: tmp_path / "fewer.pt"}
-    with pytest.raises(
-        CheckpointError, match=r"names 1692 labels, and the checkpoint scores 12; .*card without label_set"
-    ):
-        merlin.load(card, fewer, "cpu", MERLIN_SIZE)
-    assert merlin.load(replace(card, label_set=""), fewer, "cpu", MERLIN_SIZE).labels is None
+    assert merlin.load(card, fewer, "cpu", MERLIN_SIZE).labels is None
+    import_phenotypes(tmp_path, monkeypatch)
+    assert len(merlin.load(card, right, "cpu", MERLIN_SIZE).labels.names) == 1692
+    with pytest.raises(CheckpointError, match="names 1692 labels, and the checkpoint scores 12; import"):
+        _ = merlin.load(card, fewer, "cpu", MERLIN_SIZE).labels
     right.pop("vocab.json")
     with pytest.raises(CheckpointError, match=r"vocab\.json"):
         merlin.load(card, right, "cpu", MERLIN_SIZE)

@@ -1,7 +1,11 @@
 """An answer as an engine gives it, for those who show it."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 
+from FoundationSegLib.catalog.label_sets import LABEL_SETS_VARIABLE, import_label_set
 from FoundationSegLib.requests.classification import Frame
 from FoundationSegLib.requests.classification_answer import Classification, ConceptScore, EvidenceMap, LabelScore
 from FoundationSegLib.requests.scoring import Aggregation
@@ -43,3 +47,11 @@ def answer(**fields):
         "counts": {"images": 9, "image_batches": 2, "texts": 3, "text_batches": 1},
     }
     return Classification(**{**usual, **fields})
+
+
+def import_phenotypes(folder: Path, monkeypatch: Any) -> None:
+    """Keep a table of 1,692 made-up phenotypes as the set of the user's own that Merlin's card names."""
+    monkeypatch.setenv(LABEL_SETS_VARIABLE, str(folder / "label-sets"))
+    rows = ["phecode,phecode_str", *(f"{n},Phenotype {n}" for n in range(1692))]
+    (folder / "phenotypes.csv").write_text("\n".join(rows), encoding="utf-8")
+    import_label_set(folder / "phenotypes.csv", "merlin-phenotypes")
