@@ -24,7 +24,7 @@ from .slices import is_shown, show_cursor, slice_views, view_names
 from .widgets import Part, Report, draw_views_next, offer, slot
 
 _LONGEST_NAME = 28
-_QUICK_ANSWER_MS = 50  # on a slice that is encoded; drawing all views without a graphics card takes as long
+_QUICK_ANSWER_MS = 70  # on a slice that is encoded; drawing all views without a graphics card takes half of it
 
 
 class ToolsPart(Part):
