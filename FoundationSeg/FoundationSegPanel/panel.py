@@ -24,12 +24,12 @@ from .model_part import ModelPart
 from .parameters import PanelState, Parameters
 from .scores_part import MonitoringPart
 from .segments_part import PromptsPart, SegmentsPart, TemplatesPart
-from .slices import is_shown
+from .slices import draw_view_under_mouse, is_shown
 from .tools_part import ToolsPart, TourPart
 from .widgets import UI_FOLDER, Later, connect, draw_views_next, is_image, slot
 
 _LOADING_MS = 300  # until an image that was added is shown, too
-_TICK_MS = 15  # a click is answered in 30 ms at best; a tick without news takes microseconds
+_TICK_MS = 8  # a click is answered in 30 ms at best; a tick without news takes microseconds
 
 
 class Panel:
@@ -202,8 +202,11 @@ class Panel:
 
     @slot
     def _tick(self) -> None:
+        before = self.controller.outcome
         draw_views_next()
         self.controller.tick()
+        if self.controller.outcome is not before:
+            draw_view_under_mouse()
 
     @slot
     def _show_due(self) -> None:

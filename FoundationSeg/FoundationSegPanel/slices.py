@@ -123,3 +123,11 @@ def jump_to(volume_node: Any, position_ras: Sequence[float]) -> None:
     world = parent_to_world(volume_node) @ (*position_ras, 1.0)
     for node in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
         node.JumpSliceByOffsetting(*world[:3])
+
+
+def draw_view_under_mouse() -> None:
+    """Draw the slice view that the user works in at once, before the others."""
+    for name in view_names():
+        widget = slicer.app.layoutManager().sliceWidget(name)
+        if widget is not None and widget.sliceView().underMouse():
+            widget.sliceView().forceRender()
