@@ -1,8 +1,9 @@
 """Adaptation of a model to corrected segments: slices and objects, training with a state on disk, and a test.
 
 Slices are encoded once, by the same cache that prompts use. Then the prompt encoder and the mask decoder are trained on
-simulated prompts, and held near the base's own answers, so that what it knew is not forgotten. What is left in the
-store is a file with the difference to the base and a card, which nobody uses before they are kept.
+simulated prompts, and held near the base's own answers on the same slices in other grey levels, so that what it knew of
+other modalities is not forgotten. What is left in the store is a file with the difference to the base and a card, which
+nobody uses before they are kept.
 """
 
 import hashlib
@@ -33,12 +34,13 @@ from ..models.adaptation import AdaptableModel, DeltaOrigin, adapted, encoder_ra
 from ..models.protocols import SliceModel
 from ..progress import Progress
 from ..requests.adaptation import Adaptation, AdaptRequest, HeldOutExample, KindScores
-from .course import Course, Scorer, SliceObject, box_prompt, click_prompt
+from .course import Course, Scorer, SliceObject, box_prompt, click_prompt, disguised
 from .slice_inference import LoadedModel, SliceInference
 from .slices import spread
 
 _TESTED = 150  # objects that are scored at most, and as many elsewhere
 _FEWEST_SLICES = 12  # that are encoded in any case, whatever the budget
+_DISGUISES = 30  # pictures in other grey levels, on which the base's answers are held
 _EXAMPLES = 3  # of what was held out, to be looked at
 _STATE_FILE = "state.pt"
 
@@ -67,6 +69,7 @@ class AdaptationRun:
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     _embeddings: dict[LabelledSlice, Any] = field(default_factory=dict)
+    _disguises: list[tuple[NDArray[np.uint8], Any]] = field(default_factory=list)
 
     def adapt(self) -> Adaptation:
         """Train and test; raises as :meth:`~.engine.Engine.adapt`."""
@@ -89,14 +92,15 @@ class AdaptationRun:
         slices = sorted({item.slice for item in own}, key=_order)
         split = split_slices(slices, settings.seed, interleaved=settings.interleaved)
         with _timed(self.seconds, "encode"):
-            self._encode(split, [item for item in objects if item.elsewhere])
+            self._encode(model, split, [item for item in objects if item.elsewhere])
         training = [item for item in own if item.slice in split.training and item.slice in self._embeddings]
         test = spread([item for item in own if item.slice in split.units and item.slice in self._embeddings], _TESTED)
         elsewhere = spread([item for item in objects if item.elsewhere and item.slice in self._embeddings], _TESTED)
         fingerprint = _fingerprint(self.request, self.loaded)
         rank = encoder_rank(model, settings.encoder_rank)
         pictures = {item: self._picture(item) for item in self._embeddings} if rank else {}
-        course = Course(model, training, test, self._embeddings, pictures, settings, folder / _STATE_FILE, fingerprint)
+        state = (settings, folder / _STATE_FILE, fingerprint)
+        course = Course(model, training, test, self._embeddings, pictures, self._disguises, *state)
         with _timed(self.seconds, "train"):
             course.run(self.progress)
         origin = DeltaOrigin(self.card.id, self.loaded.weights.checkpoint.sha256)
@@ -203,8 +207,9 @@ class AdaptationRun:
         self.notes.extend(f"taken for one patient, since their images share slices: {names}" for names in joined)
         return patients
 
-    def _encode(self, split: Split, elsewhere: Sequence[SliceObject]) -> None:
-        """Encode what is needed, as far as the budget goes: two thirds of it for what is learned from."""
+    def _encode(self, model: AdaptableModel, split: Split, elsewhere: Sequence[SliceObject]) -> None:
+        """Encode what is needed, as far as the budget goes: half of it for what is learned from."""
+        settings = self.request.training
         groups = [
             sorted(split.training, key=_order),
             sorted(split.units, key=_order),
@@ -212,14 +217,20 @@ class AdaptationRun:
         ]
         nbytes = max(1, self._embed(groups[0][0]).nbytes)
         most = max(_FEWEST_SLICES, self.budget // nbytes)
-        chosen = [spread(group, max(2, most * share // 6)) for group, share in zip(groups, (4, 1, 1), strict=True)]
+        chosen = [spread(group, max(2, most * share // 6)) for group, share in zip(groups, (3, 1, 1), strict=True)]
         left_out = sum(map(len, groups)) - sum(map(len, chosen))
         if left_out:
             self.notes.append(f"left out for want of memory: {left_out} slices, evenly spread")
         every = [item for group in chosen for item in group]
+        count = min(_DISGUISES, most // 6) if settings.distillation else 0
         for done, item in enumerate(every):
-            self.progress.step("encode", done, len(every))
+            self.progress.step("encode", done, len(every) + count)
             self._embeddings[item] = self._embed(item)
+        for n in range(count):
+            self.progress.step("encode", len(every) + n, len(every) + count)
+            shown = self._picture(chosen[0][n * len(chosen[0]) // count])
+            picture = disguised(shown, np.random.default_rng([settings.seed, n]))
+            self._disguises.append((picture, plain(model.encode(picture, self.progress.check))))
 
     def _embed(self, item: LabelledSlice) -> Any:
         key = self.request.volume_keys[item.case]

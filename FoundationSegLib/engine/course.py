@@ -34,6 +34,7 @@ SAVED_EVERY = 50  # steps between two states on the disk, at each of which the h
 _PATIENCE = 3  # held-out losses in a row without a better one, after which the training ends
 _WATCHED = 24  # prompts that the held-out loss is the mean of
 _BOXES, _CORRECTIONS = 1 / 3, 1 / 6  # shares of the prompts; the rest are first clicks
+_KNOTS = 5  # of the curves that disguise a slice
 _TESTED_CLICKS = 3  # of the test of corrections, the first one included
 
 Bools = NDArray[np.bool_]
@@ -58,6 +59,8 @@ class Course:
         training, test: the objects.
         embeddings: the encoded slices.
         pictures: the slices as the model sees them; none where its image encoder stays as it is.
+        disguises: pictures as another modality may show the slices, and their embeddings: the base's answers on them
+            are what must not be forgotten.
         settings: of the request.
         state_file: where the state is kept; a state with another ``fingerprint`` is another training's.
         best: the difference to the base after ``best_step``, where the held-out loss was lowest.
@@ -69,6 +72,7 @@ class Course:
     test: Sequence[SliceObject]
     embeddings: Mapping[LabelledSlice, Any]
     pictures: Mapping[LabelledSlice, NDArray[np.uint8]]
+    disguises: Sequence[tuple[NDArray[np.uint8], Any]]
     settings: Training
     state_file: Path
     fingerprint: str
@@ -97,7 +101,7 @@ class Course:
             loss = trainer.loss(self._sample(trainer, rng))
             self._losses.append(float(loss.detach()))
             progress.check()
-            if self.settings.distillation and trainer.steps % 2:
+            if self.disguises and trainer.steps % 2:
                 loss = loss + self.settings.distillation * trainer.loss(self._base_sample(rng))
                 progress.check()
             trainer.step(loss)
@@ -158,10 +162,9 @@ class Course:
         return sample
 
     def _base_sample(self, rng: np.random.Generator) -> Sample:
-        """The base's own answer to a box around what it sees in a random box: what must not be forgotten."""
-        item = self.training[rng.integers(len(self.training))]
-        embedding, shape = self.embeddings[item.slice], item.mask.shape
-        prompt = SlicePrompt(random_box((shape[0], shape[1]), rng))
+        """The base's own answer on a disguised slice, to a box around what it sees in a random box."""
+        picture, embedding = self.disguises[rng.integers(len(self.disguises))]
+        prompt = SlicePrompt(random_box((picture.shape[0], picture.shape[1]), rng))
         with torch.no_grad():
             seen = self.model.decode(embedding, prompt).mask
             if seen.any():
@@ -169,7 +172,7 @@ class Course:
             guesses, scores = self.model.guess(embedding, prompt, None)
             best = int(scores.argmax())
             target = self.model.on_slice(guesses[None, best : best + 1], embedding).sigmoid()
-        return Sample(embedding, prompt, target, picture=self.pictures.get(item.slice))
+        return Sample(embedding, prompt, target, picture=picture)
 
     def _save(self, trainer: Trainer) -> None:
         curve = [[point.step, point.loss, point.held_out] for point in self.curve]
@@ -188,6 +191,15 @@ class Course:
                 curve = [CurvePoint(*point) for point in state["curve"]]
                 trainer.restore(state)
                 self.best, self.best_step, self.curve = state["best"], int(state["best_step"]), curve
+
+
+def disguised(picture: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Map the grey levels by a random curve: the same anatomy as another modality may show it.
+
+    Random appearances stand for modalities that are not at hand (Ouyang et al., arXiv:2111.12525).
+    """
+    knots = np.linspace(0, 255, _KNOTS)
+    return np.interp(picture, knots, rng.uniform(0, 255, _KNOTS)).astype(np.uint8)
 
 
 def box_prompt(mask: Bools) -> SlicePrompt:

@@ -37,9 +37,6 @@ _QUALITY_WEIGHT = 0.1  # of the predicted IoU, beside the mask
 _DECAY = 0.01
 _USUAL_RANK = 8
 _MEMORY = 0.97  # of the average of the weights over the last steps, which is less noisy than the last step's
-# Of the way from the base to what was learned: most of the gain, and little of what is forgotten (Wortsman et al.,
-# arXiv:2109.01903). Measured on the evidence page.
-_WAY = 0.75
 
 _ENCODER = "image_encoder."  # before the names of its layers, each with two matrices
 _LOW_RANK = ("lora_A", "lora_B")
@@ -280,8 +277,8 @@ class Trainer:
         rate: the learning rate.
         rank: of what the image encoder learns, by :func:`encoder_rank`; ``seed`` is of its first values.
         decoder: the copy; ``encoder`` is that of the image encoder, if it learns.
-        average: another one, whose weights are the average over the last steps, held back towards the base: what is
-            tested and used; ``average_encoder`` likewise.
+        average: another one, whose weights are the average over the last steps: what is tested and used;
+            ``average_encoder`` likewise.
         steps: how many were made.
     """
 
@@ -295,7 +292,6 @@ class Trainer:
     average_encoder: nn.Module | None = None
     steps: int = 0
     _optimiser: torch.optim.AdamW = field(init=False)
-    _first: list[Tensor] = field(init=False)
     _encoded: tuple[Any, nn.Module, Any] | None = None  # the last picture, by which encoder, and its embedding
 
     def __post_init__(self) -> None:
@@ -305,7 +301,6 @@ class Trainer:
             self.encoder = low_rank_encoder(self.model, self.rank, self.seed)
             self.average_encoder = copy.deepcopy(self.encoder)
         weights = list(self._weights(self.decoder, self.encoder).values())
-        self._first = [weight.detach().clone() for weight in weights]
         for weight in weights:
             weight.requires_grad_(True)
         self._optimiser = torch.optim.AdamW(weights, self.rate, weight_decay=_DECAY)
@@ -341,8 +336,8 @@ class Trainer:
         average = self._weights(self.average, self.average_encoder)
         learned = self._weights(self.decoder, self.encoder).values()
         with torch.no_grad():
-            for mean, first, weight in zip(average.values(), self._first, learned, strict=True):
-                mean.lerp_(first.lerp(weight, _WAY), share)
+            for mean, weight in zip(average.values(), learned, strict=True):
+                mean.lerp_(weight, share)
 
     @torch.no_grad()
     def answer(self, sample: Sample) -> SliceAnswer:

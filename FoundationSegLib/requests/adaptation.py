@@ -45,7 +45,8 @@ class Training:
         seed: of the split, the prompts and the order of the samples.
         axis: slices across this axis are learned from.
         rate: the learning rate of AdamW.
-        distillation: the weight, in every second step, of the base's answers to boxes of its own, against forgetting.
+        distillation: the weight, in every second step, of the base's answers to boxes of its own on slices in other
+            grey levels, against forgetting.
         least_pixels: objects with fewer pixels on a slice are left out.
         encoder_rank: the rank of what the image encoder learns (LoRA), 0 for nothing; None for what suits the computer:
             nothing without a graphics card and the package ``peft``.

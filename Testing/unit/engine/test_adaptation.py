@@ -10,12 +10,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from FoundationSegLib.api_adaptation import adapt, discard, keep
-from FoundationSegLib.catalog.catalogue import CARDS_VARIABLE, read_catalogue
+from FoundationSegLib.catalog.catalogue import CARDS_VARIABLE, DELTA_FILE, read_catalogue
 from FoundationSegLib.engine.course import SAVED_EVERY, box_prompt
 from FoundationSegLib.errors import Cancelled, CheckpointError, InputError
+from FoundationSegLib.evaluation.simulated_prompts import random_box
 from FoundationSegLib.hub.exchange import adaptation_folder, export_checkpoint, import_adapted
 from FoundationSegLib.hub.plan import plan_removal, remove
-from FoundationSegLib.models.adaptation import DeltaOrigin, Sample, Trainer, plain, read_delta, write_delta
+from FoundationSegLib.models.adaptation import DeltaOrigin, Sample, Trainer, adapted, plain, read_delta, write_delta
+from FoundationSegLib.models.protocols import SlicePrompt
 from FoundationSegLib.progress import Progress
 from FoundationSegLib.prompts.kinds import PointPrompt, SegmentPrompts
 from FoundationSegLib.requests.adaptation import AdaptRequest, Gain, KindScores, LabelScores, Training, curve_point
@@ -215,6 +217,22 @@ def test_a_training_ends_where_the_held_out_loss_no_longer_falls(desk, cases):
     losses = [point.held_out for point in result.curve]
     assert result.curve[-1].step < 2000 and len(losses) - 1 - losses.index(min(losses)) == 3
     assert result.steps == result.curve[losses.index(min(losses))].step, "the best weights are taken, not the last"
+
+
+def test_what_the_base_answers_where_tissue_is_grey_in_another_way_is_held(desk, cases):
+    engine, run = desk
+    base, rng = ToyModel(), np.random.default_rng(0)
+    pictures = [(255 - volume.array_kji[k].clip(0, 255)).astype(np.uint8) for volume, _ in cases[:3] for k in range(5)]
+    questions = [(base.encode(picture), SlicePrompt(random_box(picture.shape, rng))) for picture in pictures]
+
+    def change(distillation):
+        run(replace(QUICK, distillation=distillation), name=f"held{distillation:.0f}")
+        delta = load_file(adaptation_folder(engine.store.folder, f"fake+held{distillation:.0f}") / DELTA_FILE)
+        models = (base, adapted(base, delta))
+        before, after = ([m.guess(*question, None)[0].sigmoid() for question in questions] for m in models)
+        return float(np.mean([(a - b).abs().mean() for a, b in zip(before, after, strict=True)]))
+
+    assert change(2.0) < 0.8 * change(0.0)
 
 
 def test_a_discarded_result_leaves_nothing(desk):
