@@ -131,7 +131,7 @@ def check_vectors(subject: Subject) -> Iterator[Row]:
         return model.encode_images(pictures)
 
     def scores(model: Any) -> Any:
-        if subject.card.label_set:
+        if "text" not in subject.card.prompts:
             return model.labels.scores(vectors(model))
         return vectors(model) @ model.encode_texts(["a liver", "a lung"]).vectors.T
 
@@ -352,11 +352,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, default=Path("gpu.json"))
     options = parser.parse_args(arguments)
     start, rows = time.perf_counter(), []
-    print(f"{'family':<15}{'check':<48}{'value':<52}result")
+    print(f"{'family':<17}{'check':<48}{'value':<52}result")
     for row in checked_families(options.only, options.device, options.small or options.device == "cpu"):
         rows.append(row)
         result = {True: "passed", False: "FAILED", None: ""}[row.passed]
-        print(f"{row.family:<15}{row.check:<48}{row.value:<52}{result}", flush=True)
+        print(f"{row.family:<17}{row.check:<48}{row.value:<52}{result}", flush=True)
     document = {"machine": machine(options.device), "seconds": round(time.perf_counter() - start, 1)}
     options.json.write_text(json.dumps(document | {"rows": [asdict(row) for row in rows]}, indent=1), encoding="utf-8")
     print(f"{document['seconds']} s; written: {options.json}")

@@ -8,7 +8,7 @@ from Testing.models.small_models import LIGHTEST, stock
 
 def test_a_model_of_slices_and_a_classifier_pass_every_check(tmp_path, capsys):
     report = tmp_path / "gpu.json"
-    families = ("--only", "edgetam", "clip")
+    families = ("--only", "edgetam", "clip", "merlin", "torchxrayvision")
     assert gpu.main(["--device", "cpu", "--small", *families, "--json", str(report)]) == 0
     document, printed = json.loads(report.read_text(encoding="utf-8")), capsys.readouterr().out
     assert document["machine"]["device"] == "cpu"
