@@ -55,15 +55,6 @@ def test_other_views(at_panel, view, first, last):
     assert at_panel.voxels() == extents[0] * extents[1] * extents[2]
 
 
-def test_views_wait_while_an_answer_is_written_and_are_drawn_afterwards(at_panel):
-    pauses = []
-    at_panel.box((5, 6, 4), (14, 20, 4))
-    at_panel.work.session.listeners.append(lambda _edited: pauses.append(slicer.app._q._paused))
-    at_panel.box((20, 6, 4), (25, 20, 4))
-    assert pauses and all(pauses)
-    at_panel.desk.wait_until(lambda: slicer.app._q._paused == 0)  # a prompt waits a moment, to be drawn with its answer
-
-
 def test_undo_and_redo_by_buttons_and_keys(at_panel):
     ui, desk = at_panel.ui, at_panel.desk
     at_panel.box((5, 6, 4), (14, 20, 4))

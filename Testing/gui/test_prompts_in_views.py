@@ -205,3 +205,12 @@ def test_each_frame_of_a_sequence_has_segments_and_prompts_of_its_own(at_panel, 
     browser.SetSelectedItemNumber(1)
     at_panel.let_pass()
     assert not prompts() and at_panel.work.session is None, "what is played is not read"
+
+
+def test_views_wait_while_an_answer_is_written_and_are_drawn_afterwards(at_panel):
+    pauses = []
+    at_panel.box((5, 6, 4), (14, 20, 4))
+    at_panel.work.session.listeners.append(lambda _edited: pauses.append(slicer.app._q._paused))
+    at_panel.box((20, 6, 4), (25, 20, 4))
+    assert pauses and all(pauses)
+    at_panel.desk.wait_until(lambda: slicer.app._q._paused == 0)  # a prompt waits a moment, to be drawn with its answer
