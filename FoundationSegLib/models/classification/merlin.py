@@ -312,6 +312,7 @@ class Merlin:
         reader: turns texts into tokens.
         size: the voxels that are seen.
         card: names the set of the phenotypes.
+        layer: of the phenotypes, (phenotypes, D + 1), the bias last.
     """
 
     network: MerlinNetwork
@@ -320,6 +321,7 @@ class Merlin:
     reader: TextReader
     size: Size
     card: ModelCard
+    layer: NDArray[np.float64]
     precision: str = "float32"
 
     @property
@@ -333,13 +335,10 @@ class Merlin:
             labels = labels_of(self.card)
         except InputError:
             return None  # who asks for them is told why before
-        last = self.network.encode_image["i3_resnet"].classifier
-        count = len(last.bias)
-        if len(labels.names) != count:
-            names = f"the set {labels.id} names {len(labels.names)} labels, and the checkpoint scores {count}"
+        if len(labels.names) != len(self.layer):
+            names = f"the set {labels.id} names {len(labels.names)} labels, and the checkpoint scores {len(self.layer)}"
             raise CheckpointError(f"{self.card.title}: {names}; import the right table")
-        layer = torch.cat([last.weight.flatten(1), last.bias[:, None]], dim=1).double().cpu().numpy()
-        return TrainedLabels(labels.names, layer, np.full(count, 0.5), _NOTE, labels.id)
+        return TrainedLabels(labels.names, self.layer, np.full(len(self.layer), 0.5), _NOTE, labels.id)
 
     @property
     def nbytes(self) -> int:
@@ -391,5 +390,6 @@ def load(card: ModelCard, files: Mapping[str, Path], device: str, size: Size = S
     scale = float(network.logit_scale.exp())
     if not 0 < scale < float("inf"):
         raise weights.unusable(path.name, card)
-    reader = TextReader(tokenizer, _LONGEST_TEXT, is_padded=False)
-    return Merlin(network, device, Head(scale), reader, size, card)
+    reader, last = TextReader(tokenizer, _LONGEST_TEXT, is_padded=False), network.encode_image["i3_resnet"].classifier
+    layer = torch.cat([last.weight.flatten(1), last.bias[:, None]], dim=1).detach().double().cpu().numpy()
+    return Merlin(network, device, Head(scale), reader, size, card, layer)
