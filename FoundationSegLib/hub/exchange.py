@@ -136,8 +136,7 @@ class _Import:
                 self.progress.step("import", n, len(self.card.source.files))
             writing.flush()
             records.flush_to_disk(target)
-        known = self.store.records(self.card) if self.store.has_hashes(self.card) else None  # of no other import
-        digest, earlier = hasher.digest(), (known or {}).get(file.path)
+        digest, earlier = hasher.digest(), self.store.makers_records(self.card).get(file.path)
         hashes = {file.sha256, *(record.sha256 for record in (exported, earlier) if record)} - {""}
         is_odd = not (file.bytes or 1) / 2 < digest.bytes <= most  # a page, or a pointer of Git LFS
         if is_odd or known_bytes(self.card, file) not in (None, digest.bytes) or hashes - {digest.sha256}:

@@ -283,7 +283,7 @@ def find_checkpoint(store: Store, card: ModelCard, retries: Retries, progress: P
         repositories[origin] = _find_repository(name, commit or revision, paths, retries, progress)
         if commit and repositories[origin].commit != commit:
             raise CheckpointError(f"the Hub answers for {name} with another commit than {commit[:12]}; try again later")
-    records = (store.has_hashes(card) and store.records(card)) or {}  # those of an import prove nothing
+    records = store.makers_records(card)
     files = [_find_file(card, file, repositories[card.source.origin(file)], records) for file in card.source.files]
     return RemoteCheckpoint(repositories, tuple(files))
 

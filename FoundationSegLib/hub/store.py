@@ -135,6 +135,10 @@ class Store:
         """True where the hashes of a checkpoint are its makers': the card's, or those that the Hub gave."""
         return bool(record_files.read_pins(self.all_of(card))) or all(file.sha256 for file in card.source.files)
 
+    def makers_records(self, card: ModelCard) -> Mapping[str, record_files.FileRecord]:
+        """Records of the files of a checkpoint whose hashes are its makers'; those of another import prove nothing."""
+        return (self.records(card) or {}) if self.has_hashes(card) else {}
+
     def is_certain(self, card: ModelCard) -> bool:
         """True for a checkpoint that is here and its makers'; one that was imported without a hash may be any file."""
         return self.status(card) == "ready" and self.has_hashes(card)
