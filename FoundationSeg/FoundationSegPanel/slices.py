@@ -21,18 +21,20 @@ def view_names() -> Iterable[str]:
     return manager.sliceViewNames() if manager is not None else ()
 
 
+def _slice_widgets() -> list[Any]:
+    return [widget for name in view_names() if (widget := slicer.app.layoutManager().sliceWidget(name)) is not None]
+
+
 def slice_views() -> list[SliceView]:
     """Return the slice views of the layout."""
-    widgets = (slicer.app.layoutManager().sliceWidget(name) for name in view_names())
-    views = ((widget.sliceLogic(), widget.sliceView()) for widget in widgets if widget is not None)
+    views = ((widget.sliceLogic(), widget.sliceView()) for widget in _slice_widgets())
     return [slice_view(logic, view.interactor(), view.scheduleRender) for logic, view in views]
 
 
 def show_cursor(cursor: Any, slice_node: Any = None) -> None:
     """Give the slice views a cursor, or the one of a slice node; None gives them Slicer's back."""
-    for name in view_names():
-        widget = slicer.app.layoutManager().sliceWidget(name)
-        if widget is not None and slice_node in (None, widget.mrmlSliceNode()):
+    for widget in _slice_widgets():
+        if slice_node in (None, widget.mrmlSliceNode()):
             if cursor is None:
                 widget.sliceView().unsetViewCursor()
             else:
@@ -127,7 +129,6 @@ def jump_to(volume_node: Any, position_ras: Sequence[float]) -> None:
 
 def draw_view_under_mouse() -> None:
     """Draw the slice view that the user works in at once, before the others."""
-    for name in view_names():
-        widget = slicer.app.layoutManager().sliceWidget(name)
-        if widget is not None and widget.sliceView().underMouse():
-            widget.sliceView().forceRender()
+    for view in (widget.sliceView() for widget in _slice_widgets()):
+        if view.underMouse():
+            view.forceRender()
