@@ -351,13 +351,14 @@ class TeachDialog(Dialog):
         ui.estimateLabel.text = self._estimate()
 
     def _estimate(self) -> str:
+        from FoundationSegLib.requests.adaptation import DISGUISES, Training
+
         if self._card.id not in _SECONDS:
             return _("How long it takes on this computer is shown once it runs.")
         boxes = {(image.volume.key, mask.box) for image in self._images for mask in image.masks.values()}
         slices = len({(key, k) for key, box in boxes for k in range(box.start_kji[0], box.stop_kji[0])})
-        # 30 slices are encoded once more, in other grey levels.
         encode, step, test = _SECONDS[self._card.id]
-        seconds = (slices + 30) * encode + 300 * step + _TESTED * test
+        seconds = (slices + DISGUISES) * encode + Training().steps * step + _TESTED * test
         return _("About {minutes} min on two CPU cores that do nothing else.").format(minutes=math.ceil(seconds / 60))
 
     def _start(self) -> None:

@@ -33,14 +33,13 @@ from ..imaging.geometry import array_axis
 from ..models.adaptation import AdaptableModel, DeltaOrigin, adapted, encoder_rank, is_adaptable, plain, write_delta
 from ..models.protocols import SliceModel
 from ..progress import Progress
-from ..requests.adaptation import Adaptation, AdaptRequest, HeldOutExample, KindScores
+from ..requests.adaptation import DISGUISES, Adaptation, AdaptRequest, HeldOutExample, KindScores
 from .course import Course, Scorer, SliceObject, box_prompt, click_prompt, disguised
 from .slice_inference import LoadedModel, SliceInference
 from .slices import spread
 
 _TESTED = 150  # objects that are scored at most, and as many elsewhere
 _FEWEST_SLICES = 12  # that are encoded in any case, whatever the budget
-_DISGUISES = 30  # pictures in other grey levels, on which the base's answers are held
 _EXAMPLES = 3  # of what was held out, to be looked at
 _STATE_FILE = "state.pt"
 
@@ -222,7 +221,7 @@ class AdaptationRun:
         if left_out:
             self.notes.append(f"left out for want of memory: {left_out} slices, evenly spread")
         every = [item for group in chosen for item in group]
-        count = min(_DISGUISES, most // 6) if settings.distillation else 0
+        count = min(DISGUISES, most // 6) if settings.distillation else 0
         for done, item in enumerate(every):
             self.progress.step("encode", done, len(every) + count)
             self._embeddings[item] = self._embed(item)

@@ -15,6 +15,7 @@ from .segmentation import CheckpointRecord
 # The prompts that a model can learn: a box, one click inside, and further clicks for and against.
 LearnedKind = Literal["box", "point", "correction"]
 KINDS: tuple[LearnedKind, ...] = ("box", "point", "correction")
+DISGUISES = 30  # pictures in other grey levels at most, on which the base's answers are held
 
 
 @dataclass(frozen=True, slots=True)
