@@ -25,6 +25,7 @@ from transformers import Sam2VideoConfig, Sam2VideoInferenceSession, Sam2VideoMo
 from ...catalog.model_cards import ModelCard
 from ...errors import CheckpointError, InferenceError
 from .. import weights
+from ..cpu_kernels.sam import quicken
 from ..preprocessing import Sam2Preparation, read_normalisation, to_device
 from ..protocols import BoxXyxy, Check, SliceAnswer, SliceMask, SlicePrompt, unstoppable
 from .sam import as_score, box_for_neighbour, on_host, scale_to
@@ -281,6 +282,8 @@ class Sam2:
         self.network = network.eval().requires_grad_(False).to(device)
         self._prepare = prepare
         self._size = network.config.image_size
+        if device == "cpu":
+            quicken(network)
         backbone = network.vision_encoder.backbone
         convolutions = (module for module in backbone.modules() if isinstance(module, nn.Conv2d))
         self._steps = list(getattr(backbone, "blocks", convolutions))

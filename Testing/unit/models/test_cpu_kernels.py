@@ -11,7 +11,14 @@ from transformers.models.sam.configuration_sam import SamVisionConfig
 from transformers.models.sam.modeling_sam import SamVisionLayer
 
 from FoundationSegLib.errors import Cancelled
-from FoundationSegLib.models.cpu_kernels.sam import AttentionStrip, SamCpuDecoder, StripAttention, attend_in_strips
+from FoundationSegLib.models.cpu_kernels.sam import (
+    AttentionStrip,
+    SamCpuDecoder,
+    StripAttention,
+    attend_in_strips,
+    attend_in_tiles,
+    quicken,
+)
 from FoundationSegLib.models.cpu_kernels.tiny_vit import StripEncoder, fast_path_available
 from FoundationSegLib.models.protocols import SlicePrompt
 from FoundationSegLib.models.segmentation.lite_medsam import (
@@ -23,6 +30,7 @@ from FoundationSegLib.models.segmentation.lite_medsam import (
     prepare,
     prepare_grey,
 )
+from Testing.models.small_sam2 import small_edgetam, small_network
 
 needs_fused = pytest.mark.skipif(not fast_path_available("cpu"), reason="torch without oneDNN's fused convolutions")
 TOLERANCE = 2e-4  # the embedding has a standard deviation of 1; other orders of summing give 2e-5
@@ -299,3 +307,63 @@ def test_the_decoder_normalises_as_the_original(networks):
     norms = [child for child in networks[1].mask_decoder.transformer.modules() if type(child) is torch.nn.LayerNorm]
     assert len(norms) == 9
     assert {norm.eps for norm in norms} == {1e-5}
+
+
+@pytest.fixture(scope="module")
+def plain_and_quick():
+    """Of size 160, whose coarse levels of 10 and 5 are no multiples of their windows of 14 and 7."""
+    plain = small_network(3, 160)
+    quick = copy.deepcopy(plain)
+    quicken(quick)
+    return plain, quick
+
+
+@pytest.mark.parametrize("tokens", [1, 320, 2048])
+def test_sam2_encodes_in_strips_as_transformers_does(plain_and_quick, tokens, monkeypatch):
+    monkeypatch.setattr("FoundationSegLib.models.cpu_kernels.sam.STRIP_TOKENS", tokens)
+    plain, quick = plain_and_quick
+    with torch.inference_mode():
+        for seed in range(2):
+            pixels = torch.randn(1, 3, 160, 160, generator=torch.Generator().manual_seed(seed))
+            expected, got = (network.vision_encoder(pixels).fpn_hidden_states for network in (plain, quick))
+            for one, other in zip(got, expected, strict=True):
+                assert other.std() > 0.2, "large enough for the tolerance to mean something"
+                torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
+
+
+def test_weights_keep_their_names(plain_and_quick):
+    plain, quick = plain_and_quick
+    assert quick.state_dict().keys() == plain.state_dict().keys()
+
+
+@pytest.mark.parametrize("tile", [(1, 1), (7, 5), (64, 1000), (1000, 64)])
+@pytest.mark.parametrize("scale", [0.0, 1.0, 300.0])
+def test_tiles_of_every_size_attend_alike(tile, scale):
+    random = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(n, c, generator=random) for n, c in ((50, 16), (131, 16), (131, 5)))
+    query *= scale  # with 300, nearly all of the weight is on one key
+    expected = (query.double() @ key.double().t()).softmax(1) @ value.double()
+    torch.testing.assert_close(attend_in_tiles(query, key, value, tile).double(), expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("pointers", [0, 8])
+@pytest.mark.parametrize("memories", [1, 3])
+@pytest.mark.parametrize("small", [small_network, small_edgetam], ids=["SAM 2", "EdgeTAM"])
+def test_memory_is_attended_to_as_transformers_does(small, memories, pointers):
+    plain = small(1, 128)
+    quick = copy.deepcopy(plain)
+    quicken(quick)
+    size = 64 if small is small_network else 24  # tokens of a slice; EdgeTAM's perceiver makes 8 and 16 of it
+    random = torch.Generator().manual_seed(memories)
+    current, memory, positions = (
+        torch.randn(n, 1, c, generator=random)
+        for n, c in ((64, 128), (memories * size + pointers, 64), (memories * size + pointers, 64))
+    )
+    more = {} if small is small_network else {"num_spatial_memory_tokens": memories}
+    with torch.inference_mode():
+        expected, got = (
+            network.memory_attention(current, memory, current, positions, pointers, **more)
+            for network in (plain, quick)
+        )
+    assert expected.std() > 0.3, "large enough for the tolerance to mean something"
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)

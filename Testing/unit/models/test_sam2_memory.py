@@ -77,11 +77,13 @@ def both_ways_said(video, start=START):
     return {**video.propagate(start, True), **video.propagate(start, False)}
 
 
-def check_answers(answers, said, atol=1e-5):
+def check_answers(answers, said, atol=1e-4):
+    """Other orders of summing may turn a pixel whose logit is next to zero: what is remembered has 8 bits."""
     assert set(answers) <= set(said)
     for index, answer in answers.items():
         one = said[index][0] if isinstance(said[index], list) else said[index]
-        np.testing.assert_array_equal(answer.mask, one.mask, err_msg=f"slice {index}")
+        turned = one.logits[answer.mask != one.mask]
+        np.testing.assert_allclose(turned, 0, rtol=0, atol=1e-3, err_msg=f"slice {index}")
         assert answer.absent == (not one.present)
         assert not (answer.absent and answer.mask.any())
         if one.score is not None:
@@ -102,7 +104,7 @@ def test_following_is_what_transformers_session_says(model, video, embeddings, p
     said = check_following(model, video, embeddings, prompt)
     order = (START, *range(START + 1, SLICES), *range(START - 1, -1, -1))
     for index, coarse in zip(order, logits, strict=True):
-        torch.testing.assert_close(coarse, said[index][0].coarse, rtol=0, atol=1e-4)
+        torch.testing.assert_close(coarse, said[index][0].coarse, rtol=0, atol=2e-3)
 
 
 def test_the_device_is_waited_for_once_a_slice(model, embeddings):
