@@ -132,8 +132,8 @@ class _Expanding:
         for first, last in _strips(x.shape[0], x.shape[1], self._strip_pixels):
             check()
             hidden = _with_neighbours(expanded, first, last, x.shape[0])
-            total = self._project.add_to(x[first:last].clone(), self._depthwise(hidden))
-            out[first:last] = functional.gelu(total)
+            total = self._project.add_to(out[first:last].copy_(x[first:last]), self._depthwise(hidden))
+            torch.ops.aten.gelu_(total)
         return out
 
 
