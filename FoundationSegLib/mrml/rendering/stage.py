@@ -26,7 +26,8 @@ def open_window(width: int, height: int) -> Any:
     Raises:
         OutputError: this machine offers no OpenGL. Found out here because VTK itself would crash on the first frame.
     """
-    window = _window_class(os.environ.get("VTK_DEFAULT_OPENGL_WINDOW"))()
+    with _silent_log():
+        window = _window_class(os.environ.get("VTK_DEFAULT_OPENGL_WINDOW"))()
     # VTK tries X, then EGL, and ends with OSMesa whether that library exists or not; it is rarely installed.
     if window.IsA("vtkOSOpenGLRenderWindow") and ctypes.util.find_library("OSMesa") is None:
         raise OutputError(
@@ -44,8 +45,7 @@ def open_window(width: int, height: int) -> Any:
 @cache
 def _window_class(_chosen: str | None) -> Any:
     """VTK's window for this machine, or of the class that the user chose; trying the display servers takes 30 ms."""
-    with _silent_log():
-        return type(vtk.vtkRenderWindow())
+    return type(vtk.vtkRenderWindow())
 
 
 @contextmanager
