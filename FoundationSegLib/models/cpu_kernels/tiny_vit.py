@@ -10,7 +10,6 @@ Other programs round alike: Resources/Documentation/evidence.md has what was mea
 """
 
 from collections.abc import Callable
-from itertools import product
 
 import torch
 from timm.models.tiny_vit import MBConv, PatchMerging, TinyVitBlock
@@ -141,17 +140,14 @@ class _Expanding:
 class _Block:
     """A TinyViT block: attention within windows, depthwise 3x3, two linear layers."""
 
-    def __init__(self, module: TinyVitBlock, side: int, strip_pixels: int) -> None:
-        attention, shape, self._strip_pixels = module.attn, (max(1, strip_pixels // side), side), strip_pixels
-        self._window, self._norm, self._mlp_norm = module.window_size, attention.norm, module.mlp.norm
-        bias = attention.attention_biases.detach()[:, attention.attention_bias_idxs]
-        sizes = {self._window, side % self._window} - {0}
-        self._biases = {(h, w): _bias_within(bias, self._window, h, w) for h in sizes for w in sizes}
-        outside = attention.qkv(attention.norm(torch.zeros(attention.qkv.in_features))).detach()
-        self._outside = outside.view(1, 1, module.num_heads, 3, -1)  # of a location that the image does not have
+    def __init__(self, module: TinyVitBlock, columns: int, strip_pixels: int) -> None:
+        attention, shape, self._strip_pixels = module.attn, (max(1, strip_pixels // columns), columns), strip_pixels
+        self._window, self._heads = module.window_size, module.num_heads
+        self._norm, self._mlp_norm = attention.norm, module.mlp.norm
+        self._bias = attention.attention_biases.detach()[:, attention.attention_bias_idxs]
         self._qkv = PackedConv(attention.qkv, shape)
         self._project = PackedConv(attention.proj, shape)
-        self._depthwise = PackedConv(module.local_conv, (side, side))
+        self._depthwise = PackedConv(module.local_conv, (columns, columns))
         self._widen = PackedConv(module.mlp.fc1, shape, gelu=True)
         self._narrow = PackedConv(module.mlp.fc2, shape)
 
@@ -167,41 +163,18 @@ class _Block:
 
     def _attend(self, x: Tensor) -> Tensor:
         """Attention within the windows of whole rows of windows, before the projection; the shape of x."""
-        qkv, out = self._qkv(self._norm(x)), torch.empty_like(x)
-        for (top, rows), (left, columns) in product(*(_cut(length, self._window) for length in x.shape[:2])):
-            windows, answers = (
-                part[top, left].unflatten(1, (-1, columns)).unflatten(0, (-1, rows)).transpose(1, 2)
-                for part in (qkv, out)
-            )
-            tokens = windows.reshape(-1, rows * columns, *self._outside.shape[2:])
-            q = tokens[:, :, :, 0].transpose(1, 2)
-            if rows * columns < self._window**2:
-                tokens = torch.cat([tokens, self._outside.expand(len(tokens), -1, -1, -1, -1)], 1)
-            k, v = (part.transpose(1, 2) for part in tokens[:, :, :, 1:].unbind(3))
-            # A bias without the batch's axis would send torch to its plain form, which takes three times as long.
-            bias = self._biases[rows, columns].expand(len(tokens), -1, -1, -1)
-            y = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-            answers.copy_(y.transpose(1, 2).reshape(answers.shape))
-        return out
-
-
-def _cut(length: int, size: int) -> list[tuple[slice, int]]:
-    """Where the whole windows lie along an axis, and where the one that the image cuts; with their sizes."""
-    rest = length % size
-    parts = [(slice(length - rest), size), (slice(length - rest, length), rest)]
-    return [(part, side) for part, side in parts if part.stop > (part.start or 0)]
-
-
-def _bias_within(bias: Tensor, size: int, rows: int, columns: int) -> Tensor:
-    """The bias, (heads, size * size, size * size), of windows of which the image has ``rows`` and ``columns``.
-
-    All that a window misses has the same key and value: one key, the last, stands for it with the sum of its weights.
-    """
-    inside = functional.pad(torch.ones(rows, columns), (0, size - columns, 0, size - rows)).flatten() > 0
-    bias = bias[:, inside]
-    if inside.all():
-        return bias
-    return torch.cat([bias[:, :, inside], bias[:, :, ~inside].logsumexp(2, keepdim=True)], 2)
+        rows, columns, channels = x.shape
+        size = self._window
+        down, across = -(-rows // size), -(-columns // size)
+        x = functional.pad(x, (0, 0, 0, across * size - columns, 0, down * size - rows))
+        x = x.view(down, size, across, size, channels).transpose(1, 2).reshape(down * across, size * size, channels)
+        qkv = self._qkv(self._norm(x)).view(*x.shape[:2], self._heads, 3, -1)
+        q, k, v = (part.transpose(1, 2) for part in qkv.unbind(3))
+        # A bias without the batch's axis would send torch to its plain form, which takes three times as long.
+        bias = self._bias.expand(len(x), -1, -1, -1)
+        y = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2)
+        y = y.reshape(down, across, size, size, channels).transpose(1, 2).reshape(down * size, across * size, channels)
+        return y[:rows, :columns].contiguous()
 
 
 class StripEncoder:
