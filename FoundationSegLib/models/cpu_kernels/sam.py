@@ -32,7 +32,7 @@ from transformers.models.sam.modeling_sam import (
     SamVisionAttention,
 )
 
-from .tiny_vit import PackedConv
+from .tiny_vit import PackedConv, from_windows, into_windows
 
 STRIP_ROWS = 2  # 128 locations, whose bias takes 25 MB in a ViT-B; with one row it is slower, with eight too
 STRIP_TOKENS = 2048  # of SAM 2's encoder: 3.2 s a slice at 1024 pixels on two Zen 3 cores, 4.0 without strips
@@ -101,19 +101,16 @@ class HieraBlock(nn.Module):
 
     def _attend(self, x: Tensor, size: int) -> Tensor:
         """Attention within windows of ``size`` by ``size``: (1, rows, columns, channels)."""
-        attention, (_, rows, columns, channels) = self.attn, x.shape
-        down, across = -(-rows // size), -(-columns // size)
-        x = functional.pad(x, (0, 0, 0, across * size - columns, 0, down * size - rows))
-        x = x.view(down, size, across, size, channels).transpose(1, 2).reshape(down * across, size * size, channels)
-        query, key, value = attention.qkv(x).unflatten(2, (3, attention.num_attention_heads, -1)).unbind(2)
+        attention, (_, rows, columns, _) = self.attn, x.shape
+        qkv = attention.qkv(into_windows(x[0], size))
+        query, key, value = qkv.unflatten(2, (3, attention.num_attention_heads, -1)).unbind(2)
         if stride := attention.query_stride:
             query = _pooled(query.flatten(2).unflatten(1, (size, size)), stride)
             query = query.flatten(1, 2).unflatten(2, key.shape[2:])
             size, rows, columns = size // stride[0], rows // stride[0], columns // stride[1]
         query, key, value = (part.transpose(1, 2) for part in (query, key, value))
         y = functional.scaled_dot_product_attention(query, key, value).transpose(1, 2)
-        y = y.reshape(down, across, size, size, -1).transpose(1, 2).reshape(1, down * size, across * size, -1)
-        return attention.proj(y[:, :rows, :columns])
+        return attention.proj(from_windows(y, size, rows, columns))[None]
 
 
 def _pooled(x: Tensor, stride: tuple[int, int]) -> Tensor:

@@ -107,6 +107,20 @@ def _with_neighbours(rows_of: Callable[[int, int], Tensor], first: int, last: in
     return functional.pad(rows, (0, 0, 0, 0, *missing)) if any(missing) else rows
 
 
+def into_windows(x: Tensor, size: int) -> Tensor:
+    """(rows, columns, channels) as (windows, size * size, channels), with zeros beyond the image."""
+    down, across = (-(-length // size) for length in x.shape[:2])
+    x = functional.pad(x, (0, 0, 0, across * size - x.shape[1], 0, down * size - x.shape[0]))
+    return x.view(down, size, across, size, -1).transpose(1, 2).reshape(down * across, size * size, -1)
+
+
+def from_windows(x: Tensor, size: int, rows: int, columns: int) -> Tensor:
+    """Undo :func:`into_windows`: (windows, size * size, ...) as (rows, columns, channels)."""
+    down, across = -(-rows // size), -(-columns // size)
+    x = x.reshape(down, across, size, size, -1).transpose(1, 2).reshape(down * size, across * size, -1)
+    return x[:rows, :columns]
+
+
 class _Expanding:
     """MBConv or PatchMerging: 1x1, GELU, depthwise 3x3, GELU, 1x1."""
 
@@ -163,18 +177,13 @@ class _Block:
 
     def _attend(self, x: Tensor) -> Tensor:
         """Attention within the windows of whole rows of windows, before the projection; the shape of x."""
-        rows, columns, channels = x.shape
-        size = self._window
-        down, across = -(-rows // size), -(-columns // size)
-        x = functional.pad(x, (0, 0, 0, across * size - columns, 0, down * size - rows))
-        x = x.view(down, size, across, size, channels).transpose(1, 2).reshape(down * across, size * size, channels)
-        qkv = self._qkv(self._norm(x)).view(*x.shape[:2], self._heads, 3, -1)
+        windows = into_windows(x, self._window)
+        qkv = self._qkv(self._norm(windows)).view(*windows.shape[:2], self._heads, 3, -1)
         q, k, v = (part.transpose(1, 2) for part in qkv.unbind(3))
         # A bias without the batch's axis would send torch to its plain form, which takes three times as long.
-        bias = self._bias.expand(len(x), -1, -1, -1)
+        bias = self._bias.expand(len(windows), -1, -1, -1)
         y = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2)
-        y = y.reshape(down, across, size, size, channels).transpose(1, 2).reshape(down * size, across * size, channels)
-        return y[:rows, :columns].contiguous()
+        return from_windows(y, self._window, *x.shape[:2]).contiguous()
 
 
 class StripEncoder:
